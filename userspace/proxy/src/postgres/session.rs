@@ -1,0 +1,622 @@
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use lockgate_audit::Claims;
+use lockgate_command::{
+    Access, Command, Denial, Judge, Outcome, Refusal, Statement, Ticket, Verdict,
+};
+use lockgate_config::Mode;
+use lockgate_sql::{Analysis, Catalogue, Reading, Resolved, SearchPath, SessionNames, refused};
+use lockgate_wire_postgres::{
+    CancelKey, DenialText, LoginDone, ProtocolError, Relay, RelaySettings, Request, ResponseEvent,
+    StartupMessage, error_response, greet,
+};
+use rand::RngCore;
+use sha2::{Digest, Sha256};
+
+use super::cancel::CancelGuard;
+use super::error::StartupError;
+use super::names::{Database, Scope};
+use super::upstream::{self, Established};
+use crate::counters;
+use crate::judge::SessionJudge;
+use crate::links::KeeperError;
+use crate::recorder::RecordError;
+use crate::settings::{Settings, TargetSettings};
+use crate::stream::{Side, progress};
+use crate::worker::{Intercepted, Worker};
+
+/// Portals whose command is remembered for a later Execute.
+const BOUND: usize = 1024;
+
+/// One client, one server session, and the judge between them.
+pub(super) struct Session {
+    worker: Rc<Worker>,
+    intercepted: Intercepted,
+    started: Instant,
+    client: Side,
+    server: Side,
+    relay: Relay<Arc<Analysis>>,
+    judge: SessionJudge,
+    settings: Arc<Settings>,
+    target: Arc<TargetSettings>,
+    database: Rc<Database>,
+    names: SessionNames,
+    reading: Reading,
+    scope: Option<(Rc<Scope>, Arc<Catalogue>)>,
+    catalogue: CatalogueState,
+    bound: BTreeMap<u64, Bound>,
+    ended: Vec<ResponseEvent>,
+    _cancel: CancelGuard,
+}
+
+/// Whether the catalogue can be trusted in this session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CatalogueState {
+    /// It says what the server has.
+    Current,
+    /// This session has changed definitions; until its transaction has ended
+    /// and the catalogue was read anew, no name is known.
+    Changed,
+}
+
+/// A command that was bound to a portal.
+struct Bound {
+    analysis: Arc<Analysis>,
+    /// Under which settings it was permitted.
+    settings: Arc<Settings>,
+}
+
+/// Why a session ended before its client said so.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error("the client broke the protocol: {0}")]
+    Client(ProtocolError),
+    #[error("the server broke the protocol: {0}")]
+    Server(ProtocolError),
+    #[error("a connection failed: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("what the database's names mean cannot be read: {0}")]
+    Catalogue(KeeperError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("the target is not in the configuration any more")]
+    TargetGone,
+}
+
+impl Session {
+    /// Decides whether there may be a session, logs in at the server and
+    /// greets the client.
+    pub(super) async fn begin(
+        worker: &Rc<Worker>,
+        settings: &Arc<Settings>,
+        intercepted: &Intercepted,
+        message: StartupMessage,
+        client: &mut Option<Side>,
+    ) -> Result<Self, StartupError> {
+        let started = Instant::now();
+        let judge = SessionJudge::new(worker, settings, intercepted);
+        let claims = Claims {
+            user: Some(message.user().to_owned()),
+            database: Some(message.database().to_owned()),
+            application: message.get("application_name").map(str::to_owned),
+        };
+        judge.connected(&intercepted.origin, claims)?;
+        judge.may_connect().map_err(StartupError::Denied)?;
+        let Established { server, done } = upstream::log_in(worker, intercepted, &message).await?;
+        let (names, reading) = read_names(&done)?;
+        let database = worker.databases.database(&intercepted.target.name, &names.database);
+        if database.fresh().is_none() {
+            let connection = intercepted.connection;
+            database
+                .read(&worker.shared.keeper, connection, false)
+                .await
+                .map_err(StartupError::Catalogue)?;
+        }
+        let key = CancelKey::generate(message.protocol().1, |bytes| rand::rng().fill_bytes(bytes));
+        let server_key = done.key.clone().unwrap_or_else(|| key.clone());
+        let guard = worker.shared.cancel_keys.register(key.clone(), intercepted, server_key);
+        let mut client = client.take().ok_or(StartupError::ClientGone)?;
+        greet(&mut client.output, &done, &key, &message);
+        worker.shared.counters.session_begins(
+            intercepted.connection,
+            counters::Session::new(intercepted, names.user.clone(), names.database.clone()),
+        );
+        let limits = &settings.bundle.config.limits;
+        let relay = Relay::new(RelaySettings {
+            message_bytes: limits.message_bytes as usize,
+            scrub_errors: false,
+        });
+        Ok(Self {
+            worker: worker.clone(),
+            intercepted: intercepted.clone(),
+            started,
+            client,
+            server,
+            relay,
+            judge,
+            settings: settings.clone(),
+            target: intercepted.target.clone(),
+            database,
+            names,
+            reading,
+            scope: None,
+            catalogue: CatalogueState::Current,
+            bound: BTreeMap::new(),
+            ended: Vec::new(),
+            _cancel: guard,
+        })
+    }
+
+    /// Relays until one side ends.
+    pub(super) async fn run(mut self) {
+        let reason = match self.relay().await {
+            Ok(reason) => reason.to_owned(),
+            Err(error) => {
+                self.say_goodbye(&error).await;
+                error.to_string()
+            }
+        };
+        let connection = self.intercepted.connection;
+        tracing::debug!(%connection, %reason, "session ended");
+        let Self { worker, client, server, judge, started, .. } = self;
+        // Closes what is open, before the connection's own end.
+        drop(judge);
+        worker.recorder.closed(connection, &reason, &client, &server, started);
+    }
+
+    async fn relay(&mut self) -> Result<&'static str, SessionError> {
+        loop {
+            if !self.requests().await? {
+                self.server.flush().await?;
+                return Ok("closed by the client");
+            }
+            self.responses()?;
+            if self.server.ended && self.client.output.is_empty() {
+                return Ok("closed by the server");
+            }
+            if self.client.ended {
+                // As at the server itself: nobody is left to read an answer.
+                return Ok("the client went away");
+            }
+            progress(&mut self.client, &mut self.server).await?;
+        }
+    }
+
+    /// Takes the client's messages one by one. False after Terminate.
+    async fn requests(&mut self) -> Result<bool, SessionError> {
+        while !self.server.is_full() {
+            let request = self
+                .relay
+                .next_request(&mut self.client.input, &mut self.server.output)
+                .map_err(SessionError::Client)?;
+            match request {
+                None => break,
+                Some(Request::Query { text }) => self.query(text).await?,
+                Some(Request::Parse { text }) => self.parse(text).await?,
+                Some(Request::Bind { candidates, parameters }) => {
+                    self.bind(&candidates, &parameters).await?;
+                }
+                Some(Request::Execute { tickets }) => self.execute(&tickets).await?,
+                Some(Request::FunctionCall) => self.function_call(),
+                Some(Request::Terminate) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    async fn query(&mut self, text: Bytes) -> Result<(), SessionError> {
+        let (_, resolved) = self.understand(&text).await?;
+        let command = Command {
+            digest: resolved.statement.text_digest,
+            statement: resolved.statement.clone(),
+        };
+        let (ticket, verdict) = self.judge(&command).await?;
+        match verdict {
+            Ok(()) => {
+                self.takes_effect(&resolved);
+                self.relay.allow_query(ticket, &mut self.server.output);
+            }
+            Err(denial) => self.deny(Some(ticket), &denial),
+        }
+        Ok(())
+    }
+
+    /// A text is refused here already if its execution would be: the client
+    /// hears of it where it prepares. What is permitted here is decided again
+    /// at each Bind.
+    async fn parse(&mut self, text: Bytes) -> Result<(), SessionError> {
+        let (analysis, resolved) = self.understand(&text).await?;
+        match self.judge.preview(&resolved.statement) {
+            Verdict::Allow => self.relay.allow_parse(analysis, &mut self.server.output),
+            Verdict::Deny(_) | Verdict::Hold(_) => {
+                let command = Command {
+                    digest: resolved.statement.text_digest,
+                    statement: resolved.statement.clone(),
+                };
+                let (ticket, verdict) = self.judge(&command).await?;
+                match verdict {
+                    Err(denial) => self.deny(Some(ticket), &denial),
+                    // The policy changed in between; Bind decides.
+                    Ok(()) => {
+                        self.judge.close(Ticket(ticket), &Outcome::Aborted);
+                        self.relay.allow_parse(analysis, &mut self.server.output);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The verdict falls here, since Bind alone can run code. Every text that
+    /// the statement's name may stand for must be permitted.
+    async fn bind(
+        &mut self,
+        candidates: &[Arc<Analysis>],
+        parameters: &Bytes,
+    ) -> Result<(), SessionError> {
+        let mut chosen: Option<(Arc<Analysis>, Rc<Resolved>)> = None;
+        for analysis in candidates {
+            let resolved = self.meaning(analysis).await?;
+            let refused = !matches!(self.judge.preview(&resolved.statement), Verdict::Allow);
+            if chosen.is_none() || refused {
+                chosen = Some((analysis.clone(), resolved));
+            }
+            if refused {
+                break;
+            }
+        }
+        let Some((analysis, resolved)) = chosen else {
+            self.refuse(
+                parameters,
+                "Bind of a statement that was not prepared through lockgate with Parse",
+                "prepare it with Parse on this connection; SQL's PREPARE is for EXECUTE only",
+            )
+            .await?;
+            return Ok(());
+        };
+        let mut digest = Sha256::new();
+        digest.update(resolved.statement.text_digest);
+        digest.update(parameters);
+        let command =
+            Command { digest: digest.finalize().into(), statement: resolved.statement.clone() };
+        let (ticket, verdict) = self.judge(&command).await?;
+        match verdict {
+            Ok(()) => {
+                self.takes_effect(&resolved);
+                if self.bound.len() >= BOUND {
+                    self.bound.pop_first();
+                }
+                self.bound.insert(ticket, Bound { analysis, settings: self.settings.clone() });
+                self.relay.allow_bind(ticket, &mut self.server.output);
+            }
+            Err(denial) => self.deny(Some(ticket), &denial),
+        }
+        Ok(())
+    }
+
+    /// Permitted at Bind; looked at again if the policy has changed since.
+    async fn execute(&mut self, tickets: &[u64]) -> Result<(), SessionError> {
+        self.follow_settings()?;
+        let mut denial = None;
+        for ticket in tickets {
+            let Some(bound) = self.bound.get(ticket) else {
+                denial = Some(Arc::new(unknown_portal()));
+                break;
+            };
+            if Arc::ptr_eq(&bound.settings, &self.settings) {
+                continue;
+            }
+            let analysis = bound.analysis.clone();
+            let resolved = self.meaning(&analysis).await?;
+            if let Verdict::Deny(why) | Verdict::Hold(why) =
+                self.judge.preview(&resolved.statement)
+            {
+                denial = Some(why);
+                break;
+            }
+        }
+        if tickets.is_empty() {
+            denial = Some(Arc::new(unknown_portal()));
+        }
+        match denial.filter(|_| self.target.config.mode == Mode::Enforce) {
+            None => self.relay.allow_execute(&mut self.server.output),
+            Some(denial) => self.deny(None, &denial),
+        }
+        Ok(())
+    }
+
+    fn function_call(&mut self) {
+        let denial = Denial {
+            message: "lockgate: refused: FunctionCall message".into(),
+            hint: "call the function in a SELECT".into(),
+            policies: Vec::new(),
+            access: None,
+        };
+        let refusal = Refusal {
+            construct: "FunctionCall message".into(),
+            hint: "call the function in a SELECT".into(),
+        };
+        let statement = refused(b"", refusal);
+        let command = Command { digest: statement.text_digest, statement };
+        let ticket = self.judge.judge(&command).ticket;
+        self.deny(Some(ticket.0), &denial);
+    }
+
+    async fn refuse(
+        &mut self,
+        content: &[u8],
+        construct: &str,
+        hint: &str,
+    ) -> Result<(), SessionError> {
+        let refusal = Refusal { construct: construct.into(), hint: hint.into() };
+        let statement = refused(content, refusal);
+        let command = Command { digest: statement.text_digest, statement };
+        let ruling = self.judge.judge(&command);
+        // Even where the target is only observed: there is nothing to forward
+        // that would mean the same at the server.
+        let denial = match ruling.verdict {
+            Verdict::Deny(denial) | Verdict::Hold(denial) => denial,
+            Verdict::Allow => Arc::new(Denial {
+                message: format!("lockgate: refused: {construct}"),
+                hint: hint.into(),
+                policies: Vec::new(),
+                access: None,
+            }),
+        };
+        self.deny(Some(ruling.ticket.0), &denial);
+        Ok(())
+    }
+
+    fn deny(&mut self, ticket: Option<u64>, denial: &Denial) {
+        let mut nonce = [0; 16];
+        rand::rng().fill_bytes(&mut nonce);
+        let text = DenialText {
+            message: denial.message.clone(),
+            hint: Some(denial.hint.clone()),
+            detail: None,
+        };
+        self.relay.deny(ticket, text, nonce, &mut self.server.output);
+    }
+
+    /// Decides, records, and waits for the disk where that is asked for.
+    async fn judge(
+        &mut self,
+        command: &Command,
+    ) -> Result<(u64, Result<(), Arc<Denial>>), SessionError> {
+        let ruling = self.judge.judge(command);
+        if let Some(position) = ruling.durable_at {
+            // What was decided before may go on meanwhile.
+            self.server.flush().await?;
+            self.worker.recorder.durable(position).await?;
+        }
+        let verdict = match ruling.verdict {
+            Verdict::Allow => Ok(()),
+            // People are not asked yet, so there is nobody to wait for.
+            Verdict::Deny(denial) | Verdict::Hold(denial) => Err(denial),
+        };
+        Ok((ruling.ticket.0, verdict))
+    }
+
+    /// A permitted command may change what the next ones mean. It counts from
+    /// now, whether or not the server will do it.
+    fn takes_effect(&mut self, resolved: &Resolved) {
+        if resolved.effects.names_change {
+            self.names.search_path = SearchPath::Unknown;
+            self.scope = None;
+        }
+        if resolved.effects.catalogue_changes {
+            self.catalogue = CatalogueState::Changed;
+            self.scope = None;
+        }
+        if resolved.effects.touches_tagged_relation {
+            self.relay.set_scrub_errors(true);
+        }
+    }
+
+    async fn understand(
+        &mut self,
+        text: &[u8],
+    ) -> Result<(Arc<Analysis>, Rc<Resolved>), SessionError> {
+        let analysis = match self.worker.shared.analyser.cached(text, self.reading) {
+            Some(analysis) => analysis,
+            None => self.analyse(text).await,
+        };
+        let resolved = self.meaning(&analysis).await?;
+        Ok((analysis, resolved))
+    }
+
+    async fn analyse(&self, text: &[u8]) -> Arc<Analysis> {
+        let (done, waits) = tokio::sync::oneshot::channel();
+        let deliver = Box::new(move |analysis| {
+            // The session may have ended meanwhile.
+            let _ = done.send(analysis);
+        });
+        self.worker.shared.analyser.analyse(text, self.reading, deliver);
+        match waits.await {
+            Ok(analysis) => analysis,
+            Err(_) => Arc::new(Analysis::refused(
+                text,
+                Refusal {
+                    construct: "a statement whose reading was given up".into(),
+                    hint: "send it again; if it is refused again, report it with its text".into(),
+                },
+            )),
+        }
+    }
+
+    /// What an analysed text does in this session, now.
+    async fn meaning(&mut self, analysis: &Arc<Analysis>) -> Result<Rc<Resolved>, SessionError> {
+        self.follow_settings()?;
+        let catalogue = match self.catalogue {
+            CatalogueState::Current => self.current_catalogue().await?,
+            CatalogueState::Changed if self.relay.is_idle_outside_transaction() => {
+                let catalogue = self.read_catalogue(true).await?;
+                self.catalogue = CatalogueState::Current;
+                catalogue
+            }
+            CatalogueState::Changed => return self.meaning_without_relations(analysis).await,
+        };
+        let scope = match &self.scope {
+            Some((scope, known)) if Arc::ptr_eq(known, &catalogue) => scope.clone(),
+            _ => {
+                let scope = self.worker.databases.scope(
+                    &self.target.name,
+                    self.settings.bundle.epoch,
+                    &catalogue,
+                    &self.names,
+                );
+                self.scope = Some((scope.clone(), catalogue));
+                scope
+            }
+        };
+        Ok(scope.resolve(analysis, &self.target.tags))
+    }
+
+    /// After a change of definitions that nobody else can see yet, a name may
+    /// stand for anything: it is decided as one that the catalogue does not
+    /// have. Where columns are tagged, that could hide one; there, such a
+    /// command needs the right to see them all.
+    async fn meaning_without_relations(
+        &mut self,
+        analysis: &Arc<Analysis>,
+    ) -> Result<Rc<Resolved>, SessionError> {
+        let catalogue = self.current_catalogue().await?;
+        let bare = catalogue.without_relations();
+        let resolved = lockgate_sql::resolve(analysis, &bare, &self.names, &self.target.tags);
+        if self.target.tags.is_empty() || resolved.statement.accesses.iter().all(is_harmless) {
+            return Ok(Rc::new(resolved));
+        }
+        let mut statement = Statement::clone(&resolved.statement);
+        statement.accesses.extend(self.target.tags.view_accesses(&self.names.database));
+        let effects = resolved.effects;
+        Ok(Rc::new(Resolved { statement: Arc::new(statement), effects }))
+    }
+
+    async fn current_catalogue(&mut self) -> Result<Arc<Catalogue>, SessionError> {
+        match self.database.fresh() {
+            Some(catalogue) => Ok(catalogue),
+            None => self.read_catalogue(false).await,
+        }
+    }
+
+    async fn read_catalogue(&mut self, anew: bool) -> Result<Arc<Catalogue>, SessionError> {
+        self.server.flush().await?;
+        self.database
+            .read(&self.worker.shared.keeper, self.intercepted.connection, anew)
+            .await
+            .map_err(SessionError::Catalogue)
+    }
+
+    /// Switches to the settings that hold now, if they are others.
+    fn follow_settings(&mut self) -> Result<(), SessionError> {
+        if self.worker.is_current(&self.settings) {
+            return Ok(());
+        }
+        let settings = self.worker.settings();
+        let (target, _) =
+            settings.target(self.intercepted.origin.original).ok_or(SessionError::TargetGone)?;
+        if target.name != self.target.name {
+            return Err(SessionError::TargetGone);
+        }
+        self.target = target.clone();
+        self.settings = settings;
+        self.scope = None;
+        let decisions = self.worker.decisions(
+            &self.settings,
+            &self.intercepted.workload,
+            &self.target.name,
+        );
+        self.judge.adopt(&self.settings, &self.target, decisions);
+        Ok(())
+    }
+
+    fn responses(&mut self) -> Result<(), SessionError> {
+        if self.server.input.is_empty() {
+            return Ok(());
+        }
+        self.relay
+            .responses(&mut self.server.input, &mut self.client.output, &mut self.ended)
+            .map_err(SessionError::Server)?;
+        for event in self.ended.drain(..) {
+            let (ticket, outcome) = match event {
+                ResponseEvent::Completed { ticket, rows, bytes } => {
+                    (ticket, Outcome::Done { rows, bytes })
+                }
+                ResponseEvent::Failed { ticket, sqlstate } => {
+                    let code = String::from_utf8_lossy(&sqlstate).into_owned();
+                    (ticket, Outcome::Failed { code })
+                }
+                ResponseEvent::Denied { ticket } => (ticket, Outcome::Denied),
+                ResponseEvent::Skipped { ticket } => {
+                    (ticket, Outcome::Failed { code: "skipped".into() })
+                }
+                ResponseEvent::Parameter { name, value } => {
+                    self.reading.follow(&name, &value);
+                    continue;
+                }
+                ResponseEvent::Idle { .. } => continue,
+            };
+            self.judge.close(Ticket(ticket), &outcome);
+        }
+        Ok(())
+    }
+
+    /// What the client is told when its session ends by an error. Not after
+    /// the server's own bytes broke off in the middle of a message.
+    async fn say_goodbye(&mut self, error: &SessionError) {
+        let code = match error {
+            SessionError::Client(error) => error.sqlstate(),
+            SessionError::TargetGone => "57P01",
+            SessionError::Catalogue(_) | SessionError::Record(_) => "58000",
+            SessionError::Server(_) | SessionError::Io(_) => return,
+        };
+        let mut answer = BytesMut::new();
+        let message = format!("lockgate: {error}");
+        error_response(&mut answer, "FATAL", code, &message, None, None);
+        self.client.output.extend_from_slice(&answer);
+        let patience = std::time::Duration::from_secs(2);
+        // The client may be gone, or never read again; it is over either way.
+        let _ = tokio::time::timeout(patience, self.client.flush()).await;
+    }
+}
+
+fn unknown_portal() -> Denial {
+    Denial {
+        message: "lockgate: refused: Execute of a portal that was not bound through lockgate with Bind".into(),
+        hint: "use FETCH for a cursor that was declared in SQL".into(),
+        policies: Vec::new(),
+        access: None,
+    }
+}
+
+fn is_harmless(access: &Access) -> bool {
+    access.verb.group() == "use"
+}
+
+/// What the server said at login of how it reads text and names.
+fn read_names(done: &LoginDone) -> Result<(SessionNames, Reading), StartupError> {
+    let row = done
+        .setup_rows
+        .first()
+        .and_then(|rows| rows.first())
+        .ok_or(StartupError::Names("the server gave no answer"))?;
+    let [Some(database), Some(user), Some(path)] = row.as_slice() else {
+        return Err(StartupError::Names("the server's answer has another form"));
+    };
+    let path: Vec<String> = serde_json::from_str(path)
+        .map_err(|_| StartupError::Names("the server's search path cannot be read"))?;
+    let mut reading = Reading { standard_conforming_strings: true, utf8: false };
+    for (name, value) in &done.parameters {
+        reading.follow(name, value);
+    }
+    let names = SessionNames {
+        database: database.clone(),
+        user: user.clone(),
+        search_path: SearchPath::Known(path),
+    };
+    Ok((names, reading))
+}

@@ -1,0 +1,49 @@
+use bytes::{Buf, Bytes};
+
+use crate::ProtocolError;
+
+/// Type byte and length word.
+pub(crate) const HEADER: usize = 5;
+
+/// One whole message: type byte, then the body behind the length word.
+#[derive(Debug)]
+pub(crate) struct Header {
+    /// Type byte.
+    pub(crate) tag: u8,
+    /// Length of the whole message, type byte included.
+    pub(crate) total: usize,
+}
+
+impl Header {
+    /// Reads the header at the start of `input`; none if it is not there yet.
+    pub(crate) fn peek(input: &[u8]) -> Result<Option<Self>, ProtocolError> {
+        let Some((&[tag, a, b, c, d], _)) = input.split_first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        if length < 4 {
+            return Err(ProtocolError::violation(format!(
+                "a message of type {} says it is {length} bytes long",
+                name(tag)
+            )));
+        }
+        Ok(Some(Self { tag, total: length + 1 }))
+    }
+}
+
+/// The type byte as a person writes it.
+pub(crate) fn name(tag: u8) -> String {
+    match tag {
+        b'!'..=b'~' => format!("'{}'", tag as char),
+        _ => format!("0x{tag:02x}"),
+    }
+}
+
+/// Takes a NUL-terminated string off the front of `body`.
+pub(crate) fn take_string(body: &mut Bytes) -> Result<Bytes, ProtocolError> {
+    let end = memchr::memchr(0, body)
+        .ok_or_else(|| ProtocolError::violation("a string has no end"))?;
+    let text = body.split_to(end);
+    body.advance(1);
+    Ok(text)
+}

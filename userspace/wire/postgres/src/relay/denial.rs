@@ -1,0 +1,82 @@
+use bytes::{BufMut, BytesMut};
+
+use crate::messages::{put, put_string};
+use crate::{ErrorFields, ProtocolError};
+
+/// What the client is told of a denial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DenialText {
+    /// Field M.
+    pub message: String,
+    /// Field H.
+    pub hint: Option<String>,
+    /// Field D.
+    pub detail: Option<String>,
+}
+
+/// A message that was replaced.
+#[derive(Clone, Debug)]
+pub(super) struct Replaced {
+    pub(super) ticket: Option<u64>,
+    pub(super) text: DenialText,
+    pub(super) name: String,
+}
+
+impl Replaced {
+    pub(super) fn new(ticket: Option<u64>, text: DenialText, nonce: [u8; 16]) -> Self {
+        // No text that begins with a lone identifier parses, and no statement
+        // or portal has this name.
+        let mut name = String::from("lockgate_denied_");
+        for byte in nonce {
+            name.push_str(&format!("{byte:02x}"));
+        }
+        Self { ticket, text, name }
+    }
+
+    /// The client's error, if `body` is the server's refusal of the
+    /// replacement: then the nonce is in it. Severity stays the server's.
+    pub(super) fn answer(&self, body: &[u8]) -> Result<Option<BytesMut>, ProtocolError> {
+        if memchr::memmem::find(body, self.name.as_bytes()).is_none() {
+            return Ok(None);
+        }
+        let fields = ErrorFields::parse(body)?;
+        let mut out = BytesMut::new();
+        put(&mut out, b'E', |out| {
+            let severity = fields.get(b'S').unwrap_or("ERROR");
+            let nonlocal = fields.get(b'V').unwrap_or("ERROR");
+            let parts = [
+                (b'S', Some(severity)),
+                (b'V', Some(nonlocal)),
+                (b'C', Some("42501")),
+                (b'M', Some(self.text.message.as_str())),
+                (b'D', self.text.detail.as_deref()),
+                (b'H', self.text.hint.as_deref()),
+            ];
+            for (kind, text) in parts {
+                if let Some(text) = text {
+                    out.put_u8(kind);
+                    put_string(out, text.as_bytes());
+                }
+            }
+            out.put_u8(0);
+        });
+        Ok(Some(out))
+    }
+}
+
+/// An error or notice without the fields that can hold a value: only
+/// severity, code and primary message stay.
+pub(super) fn scrub(tag: u8, body: &[u8]) -> Result<BytesMut, ProtocolError> {
+    let fields = ErrorFields::parse(body)?;
+    let mut out = BytesMut::new();
+    put(&mut out, tag, |out| {
+        for kind in [b'S', b'V', b'C', b'M'] {
+            if let Some(text) = fields.get(kind) {
+                out.put_u8(kind);
+                put_string(out, text.as_bytes());
+            }
+        }
+        out.put_u8(0);
+    });
+    Ok(out)
+}

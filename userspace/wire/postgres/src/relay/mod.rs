@@ -1,0 +1,180 @@
+//! A session between a client and a server.
+
+mod client;
+mod denial;
+mod expected;
+mod names;
+mod server;
+
+pub use denial::DenialText;
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use expected::Expected;
+use names::Names;
+
+/// Relays one session: takes the client's messages one by one, each of which
+/// is allowed or denied by its caller, and follows the server's answers.
+///
+/// `S` is the caller's payload for a prepared statement. A ticket is the
+/// caller's number for one command.
+///
+/// lockgate keeps no transaction state of its own. A denied message is
+/// replaced by one that the server refuses in every state, so that what a
+/// denial does to the transaction is what the server does:
+///
+/// | denied | replaced by | the server's answer |
+/// | --- | --- | --- |
+/// | Query, FunctionCall | Query of a text that cannot parse | 42601 |
+/// | Parse | Parse of such a text under the same name | 42601 |
+/// | Bind | Bind of a statement of that name | 26000 |
+/// | Execute | Execute of a portal of that name | 34000 |
+///
+/// The text and the names hold a nonce of 128 bits; an error that repeats it
+/// is our own and is given the caller's words.
+#[derive(Debug)]
+pub struct Relay<S> {
+    settings: RelaySettings,
+    statements: Names<S>,
+    portals: Names<SmallVec<[u64; 1]>>,
+    /// What the server has yet to answer, in order.
+    expected: VecDeque<Expected>,
+    /// A message of the client that waits for its verdict.
+    held: Option<client::Held>,
+    /// An error in an extended batch: the server reads over everything until Sync.
+    skipping: bool,
+    /// The server reads COPY data, and over Flush and Sync, until the data end
+    /// (section 54.2.6).
+    copy_in: bool,
+    /// Syncs that were sent into a COPY. Those that met one which had failed
+    /// already are answered, the others are not.
+    unanswered: usize,
+    /// Bytes of the client's current CopyData that go through as they come.
+    client_passing: usize,
+    /// Bytes of the server's current message that go through as they come.
+    server_passing: usize,
+    /// Binds that the server confirmed and whose end was not reported:
+    /// ticket, rows, bytes.
+    open: Vec<(u64, u64, u64)>,
+    status: u8,
+}
+
+/// Bounds and habits of a relay.
+#[derive(Clone, Copy, Debug)]
+pub struct RelaySettings {
+    /// Largest message of the client, apart from CopyData, in bytes.
+    pub message_bytes: usize,
+    /// Whether errors and notices lose every field that can hold a value.
+    pub scrub_errors: bool,
+}
+
+/// A message of the client that needs a verdict, or a look. Call one of the
+/// `allow_…` that fits, or [`Relay::deny`], before the next.
+#[derive(Debug)]
+pub enum Request<S> {
+    /// A simple query; several statements are possible.
+    Query {
+        /// The text, without its NUL.
+        text: Bytes,
+    },
+    /// A statement is prepared.
+    Parse {
+        /// The text, without its NUL.
+        text: Bytes,
+    },
+    /// A prepared statement gets its parameters. This alone can run code.
+    Bind {
+        /// Every payload the statement's name may stand for at the server by
+        /// the time it gets there. Empty: none was prepared here.
+        candidates: SmallVec<[S; 1]>,
+        /// Formats and values, as sent.
+        parameters: Bytes,
+    },
+    /// A portal is run, or run on.
+    Execute {
+        /// The tickets of every Bind that the portal's name may stand for.
+        /// Empty: none was bound here.
+        tickets: SmallVec<[u64; 1]>,
+    },
+    /// A function is called by its OID. Always denied.
+    FunctionCall,
+    /// The client says goodbye; it was passed on.
+    Terminate,
+}
+
+/// What the server's answers mean for the caller's tickets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResponseEvent {
+    /// The command has ended well.
+    Completed {
+        /// Which.
+        ticket: u64,
+        /// Rows returned or changed, by the command tags.
+        rows: u64,
+        /// Bytes of its rows and COPY data.
+        bytes: u64,
+    },
+    /// The server refused or failed.
+    Failed {
+        /// Which.
+        ticket: u64,
+        /// Its SQLSTATE.
+        sqlstate: [u8; 5],
+    },
+    /// The server refused the replacement; the denied command did not run.
+    Denied {
+        /// Which.
+        ticket: u64,
+    },
+    /// The server read over it, after an error before it.
+    Skipped {
+        /// Which.
+        ticket: u64,
+    },
+    /// ParameterStatus.
+    Parameter {
+        /// Name.
+        name: String,
+        /// New value.
+        value: String,
+    },
+    /// ReadyForQuery.
+    Idle {
+        /// `I` outside a transaction, `T` in one, `E` in a failed one.
+        status: u8,
+    },
+}
+
+impl<S: Clone> Relay<S> {
+    /// A session that has just been greeted.
+    pub fn new(settings: RelaySettings) -> Self {
+        Self {
+            settings,
+            statements: Names::default(),
+            portals: Names::default(),
+            expected: VecDeque::new(),
+            held: None,
+            skipping: false,
+            copy_in: false,
+            unanswered: 0,
+            client_passing: 0,
+            server_passing: 0,
+            open: Vec::new(),
+            status: b'I',
+        }
+    }
+
+    /// Whether errors and notices lose every field that can hold a value from
+    /// now on.
+    pub fn set_scrub_errors(&mut self, scrub: bool) {
+        self.settings.scrub_errors = scrub;
+    }
+
+    /// Whether everything sent has been answered and no transaction is open.
+    pub fn is_idle_outside_transaction(&self) -> bool {
+        self.expected.is_empty() && !self.skipping && self.status == b'I'
+    }
+}
