@@ -1,0 +1,242 @@
+//! connect(2) and sendmsg(2): a protected destination is redirected to the
+//! listener of the caller's own network namespace, or refused. Never let
+//! through.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::bpf_sock_addr;
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_ktime_get_ns,
+};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use lockgate_abi::{INET, INET6, Key4, Key6, Origin, Process, VERSION, reason};
+
+use crate::maps::{EXEMPT, LEASE, LISTENERS, ORIGINS, PROCESSES, PROTECTED4, PROTECTED6};
+use crate::refusal::refuse;
+
+pub const ALLOW: i32 = 1;
+pub const DENY: i32 = 0;
+
+const IPPROTO_TCP: u32 = 6;
+const ANY_PORT: [u8; 2] = [0, 0];
+
+/// Where somebody wants to go.
+#[derive(Clone, Copy)]
+pub struct Destination {
+    pub family: u16,
+    pub port: u16,
+    pub address: [u8; 16],
+}
+
+#[cgroup_sock_addr(connect4)]
+pub fn lockgate_connect4(ctx: SockAddrContext) -> i32 {
+    let to = destination4(&ctx);
+    if !is_protected(&to) || is_exempt(&ctx) {
+        return ALLOW;
+    }
+    let Some((port, _)) = redirect(&ctx, &to, INET) else { return DENY };
+    set_port(&ctx, port);
+    // SAFETY: the verifier has checked that the context allows this store.
+    unsafe { (*ctx.sock_addr).user_ip4 = LOOPBACK4 };
+    ALLOW
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn lockgate_connect6(ctx: SockAddrContext) -> i32 {
+    let to = destination6(&ctx);
+    if !is_protected(&to) || is_exempt(&ctx) {
+        return ALLOW;
+    }
+    let Some((port4, port6)) = redirect(&ctx, &to, INET6) else { return DENY };
+    if to.family == INET {
+        set_port(&ctx, port4);
+        set_ip6(&ctx, [0, 0, MAPPED, LOOPBACK4]);
+    } else {
+        if port6 == 0 {
+            refuse(&ctx, reason::NAMESPACE, &to, netns_cookie(&ctx));
+            return DENY;
+        }
+        set_port(&ctx, port6);
+        set_ip6(&ctx, [0, 0, 0, 1u32.to_be()]);
+    }
+    ALLOW
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn lockgate_sendmsg4(ctx: SockAddrContext) -> i32 {
+    datagram(&ctx, &destination4(&ctx))
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn lockgate_sendmsg6(ctx: SockAddrContext) -> i32 {
+    datagram(&ctx, &destination6(&ctx))
+}
+
+/// 127.0.0.1 and the word before a v4-mapped address, in network order.
+const LOOPBACK4: u32 = u32::from_ne_bytes([127, 0, 0, 1]);
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+/// There is nothing a datagram to a protected port could be but a way around.
+fn datagram(ctx: &SockAddrContext, to: &Destination) -> i32 {
+    if !is_protected(to) {
+        return ALLOW;
+    }
+    refuse(ctx, reason::NOT_TCP, to, netns_cookie(ctx));
+    DENY
+}
+
+/// Keeps the origin and says where the caller's namespace has its listener.
+/// None: refused, and said so.
+fn redirect(ctx: &SockAddrContext, to: &Destination, socket_family: u16) -> Option<(u16, u16)> {
+    let cookie = netns_cookie(ctx);
+    // SAFETY: a load from the context that the verifier has checked.
+    let protocol = unsafe { (*ctx.sock_addr).protocol };
+    if protocol != IPPROTO_TCP {
+        refuse(ctx, reason::NOT_TCP, to, cookie);
+        return None;
+    }
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    match LEASE.get(0) {
+        Some(until) if *until > now => {}
+        _ => {
+            refuse(ctx, reason::DOWN, to, cookie);
+            return None;
+        }
+    }
+    // SAFETY: entries are only ever replaced as a whole, by the gate.
+    let Some(listener) = (unsafe { LISTENERS.get(cookie) }) else {
+        refuse(ctx, reason::NAMESPACE, to, cookie);
+        return None;
+    };
+    let (port4, port6) = (listener.port4, listener.port6);
+    let mut origin = origin(ctx, to, socket_family, cookie, now);
+    // SAFETY: the socket of the context is valid while the program runs.
+    let stored = unsafe { ORIGINS.get_or_insert_ptr_mut(ctx, Some(&mut origin)) };
+    if stored.is_null() {
+        refuse(ctx, reason::STORAGE, to, cookie);
+        return None;
+    }
+    // A socket that connected before keeps its record, so write it anew.
+    // SAFETY: not null, and a record of this type.
+    unsafe { *stored = origin };
+    Some((port4, port6))
+}
+
+fn origin(
+    ctx: &SockAddrContext,
+    to: &Destination,
+    socket_family: u16,
+    netns_cookie: u64,
+    connected_ns: u64,
+) -> Origin {
+    let tgid = ctx.tgid();
+    // SAFETY: a copy of a small record; a torn one would name another exec and
+    // so attest nothing.
+    let process = match unsafe { PROCESSES.get(tgid) } {
+        Some(process) => *process,
+        None => Process { start_ns: 0, exec_ns: 0 },
+    };
+    Origin {
+        version: VERSION,
+        reserved: 0,
+        family: to.family,
+        socket_family,
+        port: to.port,
+        address: to.address,
+        tgid,
+        tid: ctx.pid(),
+        uid: ctx.uid(),
+        gid: ctx.gid(),
+        // SAFETY: the helper has no preconditions.
+        cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+        netns_cookie,
+        connected_ns,
+        start_ns: process.start_ns,
+        exec_ns: process.exec_ns,
+        comm: ctx.command().unwrap_or([0; 16]),
+    }
+}
+
+fn destination4(ctx: &SockAddrContext) -> Destination {
+    // SAFETY: loads from the context that the verifier has checked.
+    let (ip, port) = unsafe { ((*ctx.sock_addr).user_ip4, (*ctx.sock_addr).user_port) };
+    let mut address = [0; 16];
+    let bytes = ip.to_ne_bytes();
+    address[0] = bytes[0];
+    address[1] = bytes[1];
+    address[2] = bytes[2];
+    address[3] = bytes[3];
+    Destination { family: INET, port: u16::from_be(port as u16), address }
+}
+
+fn destination6(ctx: &SockAddrContext) -> Destination {
+    // SAFETY: loads from the context that the verifier has checked; one word
+    // at a time, since only these widths are allowed.
+    let (words, port) = unsafe {
+        let raw: *const bpf_sock_addr = ctx.sock_addr;
+        let ip = &raw const (*raw).user_ip6;
+        let word = |index: usize| core::ptr::read_volatile((ip as *const u32).add(index));
+        ([word(0), word(1), word(2), word(3)], (*raw).user_port)
+    };
+    let port = u16::from_be(port as u16);
+    let mut address = [0; 16];
+    if words[0] == 0 && words[1] == 0 && words[2] == MAPPED {
+        write_word(&mut address, 0, words[3]);
+        return Destination { family: INET, port, address };
+    }
+    write_word(&mut address, 0, words[0]);
+    write_word(&mut address, 4, words[1]);
+    write_word(&mut address, 8, words[2]);
+    write_word(&mut address, 12, words[3]);
+    Destination { family: INET6, port, address }
+}
+
+#[inline(always)]
+fn write_word(address: &mut [u8; 16], at: usize, word: u32) {
+    let bytes = word.to_ne_bytes();
+    address[at] = bytes[0];
+    address[at + 1] = bytes[1];
+    address[at + 2] = bytes[2];
+    address[at + 3] = bytes[3];
+}
+
+fn is_protected(to: &Destination) -> bool {
+    let port = to.port.to_be_bytes();
+    if to.family == INET {
+        let address = [to.address[0], to.address[1], to.address[2], to.address[3]];
+        PROTECTED4.get(&Key::new(48, Key4 { port, address })).is_some()
+            || PROTECTED4.get(&Key::new(48, Key4 { port: ANY_PORT, address })).is_some()
+    } else {
+        let address = to.address;
+        PROTECTED6.get(&Key::new(144, Key6 { port, address })).is_some()
+            || PROTECTED6.get(&Key::new(144, Key6 { port: ANY_PORT, address })).is_some()
+    }
+}
+
+pub fn is_exempt(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the socket of the context is valid while the program runs.
+    !unsafe { EXEMPT.get_ptr_mut(ctx) }.is_null()
+}
+
+pub fn netns_cookie(ctx: &SockAddrContext) -> u64 {
+    // SAFETY: the context is one the helper takes.
+    unsafe { bpf_get_netns_cookie(ctx.as_ptr()) }
+}
+
+fn set_port(ctx: &SockAddrContext, port: u16) {
+    // SAFETY: a store to the context that the verifier has checked.
+    unsafe { (*ctx.sock_addr).user_port = u32::from(port.to_be()) };
+}
+
+fn set_ip6(ctx: &SockAddrContext, words: [u32; 4]) {
+    // SAFETY: as in `destination6`.
+    unsafe {
+        let ip = &raw mut (*ctx.sock_addr).user_ip6;
+        core::ptr::write_volatile((ip as *mut u32).add(0), words[0]);
+        core::ptr::write_volatile((ip as *mut u32).add(1), words[1]);
+        core::ptr::write_volatile((ip as *mut u32).add(2), words[2]);
+        core::ptr::write_volatile((ip as *mut u32).add(3), words[3]);
+    }
+}

@@ -1,0 +1,78 @@
+//! sockops: the origin is filed under what the listener will see of the
+//! client, before the SYN leaves.
+
+use aya_ebpf::bindings::{BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock};
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::macros::sock_ops;
+use aya_ebpf::programs::SockOpsContext;
+use lockgate_abi::{Flow, INET, INET6, Origin};
+
+use crate::maps::{FLOWS, ORIGINS};
+
+#[sock_ops]
+pub fn lockgate_flow(ctx: SockOpsContext) -> u32 {
+    if ctx.op() == BPF_SOCK_OPS_TCP_CONNECT_CB {
+        file(&ctx);
+    }
+    1
+}
+
+fn file(ctx: &SockOpsContext) {
+    // SAFETY: loads from the context that the verifier has checked.
+    let sk: *mut bpf_sock = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return;
+    }
+    // SAFETY: `sk` is not null; no value is made where there is none.
+    let origin =
+        unsafe { bpf_sk_storage_get((&raw const ORIGINS).cast_mut().cast(), sk.cast(), core::ptr::null_mut(), 0) }
+            .cast::<Origin>();
+    if origin.is_null() {
+        return;
+    }
+    // SAFETY: not null, and a record of this type.
+    let origin = unsafe { *origin };
+    let mut address = [0u8; 16];
+    if origin.family == INET {
+        // A v4-mapped socket has its address in the last word of the IPv6 one.
+        // SAFETY: loads from the context that the verifier has checked.
+        let ip = match origin.socket_family {
+            INET6 => unsafe {
+                let words = &raw const (*ctx.ops).local_ip6;
+                core::ptr::read_volatile((words as *const u32).add(3))
+            },
+            _ => unsafe { (*ctx.ops).local_ip4 },
+        };
+        word(&mut address, 0, ip);
+    } else {
+        // SAFETY: as above; one word at a time, as the verifier wants it.
+        let words = unsafe {
+            let ip = &raw const (*ctx.ops).local_ip6;
+            let load = |index: usize| core::ptr::read_volatile((ip as *const u32).add(index));
+            [load(0), load(1), load(2), load(3)]
+        };
+        word(&mut address, 0, words[0]);
+        word(&mut address, 4, words[1]);
+        word(&mut address, 8, words[2]);
+        word(&mut address, 12, words[3]);
+    }
+    let flow = Flow {
+        netns_cookie: origin.netns_cookie,
+        address,
+        family: origin.family,
+        port: ctx.local_port() as u16,
+        reserved: 0,
+    };
+    // Overwrites what an earlier connection left under the same address. If it
+    // fails, the listener finds nothing and resets.
+    let _ = FLOWS.insert(flow, origin, 0);
+}
+
+#[inline(always)]
+fn word(address: &mut [u8; 16], at: usize, word: u32) {
+    let bytes = word.to_ne_bytes();
+    address[at] = bytes[0];
+    address[at + 1] = bytes[1];
+    address[at + 2] = bytes[2];
+    address[at + 3] = bytes[3];
+}
