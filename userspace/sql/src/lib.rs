@@ -1,1 +1,36 @@
-//! Placeholder.
+//! What a PostgreSQL statement does, in the verbs and resources of
+//! [`lockgate_command`].
+//!
+//! It goes in two steps, since most of the work depends on the text alone:
+//!
+//! 1. [`Analyser`] reads a text with PostgreSQL's own grammar and walks the
+//!    whole tree. The [`Analysis`] says what the text needs, in names as they
+//!    are written. It is cached by the exact text.
+//! 2. [`resolve`] says what these names mean in one session, under one
+//!    [`Catalogue`] of the database.
+//!
+//! What cannot be read is refused, what is not known is named as such: a
+//! function that is not PostgreSQL's own is a `call`, a type that is not is
+//! `opaque`. Nothing is guessed to be harmless.
+#![forbid(unsafe_code)]
+
+mod analyser;
+mod analysis;
+mod builtin;
+mod catalogue;
+mod names;
+mod prescan;
+mod reading;
+mod resolve;
+mod settings;
+mod shape;
+mod tags;
+mod walk;
+
+pub use analyser::{Analyser, AnalyserSettings};
+pub use analysis::Analysis;
+pub use builtin::{FunctionClass, function_class, is_operator, is_type};
+pub use catalogue::{Catalogue, CatalogueError, Column, Dependency, Relation, RelationKind, Rows};
+pub use reading::Reading;
+pub use resolve::{Effects, Resolved, SearchPath, SessionNames, refused, resolve};
+pub use tags::Tags;

@@ -1,0 +1,373 @@
+mod queries;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+/// The answer to one of [`Catalogue::QUERIES`]: rows of text columns, as the
+/// simple query protocol gives them.
+pub type Rows = Vec<Vec<Option<String>>>;
+
+/// What a decision needs to know of one database: which names there are, and
+/// which of them run somebody's code. Everything that is not PostgreSQL's own
+/// (an oid of 16384 or more) is listed.
+///
+/// Temporary relations are left out. They come and go, and a session that has
+/// some is one whose names changed.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(from = "Stored", into = "Stored")]
+pub struct Catalogue {
+    /// Counted by whoever reads catalogues; a change of the database is a new
+    /// one.
+    pub epoch: u64,
+    relations: Vec<Relation>,
+    by_name: HashMap<String, Vec<usize>>,
+    by_oid: HashMap<u32, usize>,
+    children: HashMap<u32, Vec<u32>>,
+    others: Others,
+    schemas: HashSet<String>,
+}
+
+/// One relation of the database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relation {
+    /// Its oid.
+    pub oid: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: RelationKind,
+    /// Its columns in order, without dropped ones.
+    pub columns: Vec<Column>,
+    /// Whether reading it runs code that is not PostgreSQL's own: in a view's
+    /// definition, in a policy of row security.
+    pub code_on_read: bool,
+    /// Whether writing to it runs such code: a trigger, a rule, a default, a
+    /// check, an index, a domain.
+    pub code_on_write: bool,
+    /// What its rows are made of, for a view.
+    pub dependencies: Vec<Dependency>,
+    /// What it is a partition or child of.
+    pub parents: Vec<u32>,
+}
+
+/// A column of a [`Relation`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+}
+
+/// A relation, or a column of one, that a view reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Dependency {
+    /// The relation.
+    pub relation: u32,
+    /// The column; none for the relation as such.
+    pub column: Option<String>,
+    /// Whether the view uses whole rows, of this relation or another.
+    pub whole_rows: bool,
+}
+
+/// The kinds of relations (`pg_class.relkind`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RelationKind {
+    /// A table, partitioned or not.
+    Table,
+    /// A view.
+    View,
+    /// A materialised view.
+    MaterializedView,
+    /// A foreign table.
+    ForeignTable,
+    /// A sequence.
+    Sequence,
+    /// An index.
+    Index,
+    /// A composite type.
+    Composite,
+    /// A TOAST table.
+    Toast,
+}
+
+/// Names outside PostgreSQL's own, each with the schemas that have it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Others {
+    functions: BTreeMap<String, BTreeSet<String>>,
+    operators: BTreeMap<String, BTreeSet<String>>,
+    /// Those whose input may run code that is not PostgreSQL's own.
+    types: BTreeMap<String, BTreeSet<String>>,
+    /// Those that cannot: enums, plain domains, composites of such.
+    harmless_types: BTreeMap<String, BTreeSet<String>>,
+    collations: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// The form that travels between processes; the indexes are made anew.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    epoch: u64,
+    relations: Vec<Relation>,
+    others: Others,
+    schemas: Vec<String>,
+}
+
+/// Why [`Catalogue::from_rows`] could not read a server's answers.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the answer to the catalogue query `{query}` has an unexpected form at row {row}: {problem}; \
+     lockgate reads PostgreSQL 14 to 18"
+)]
+pub struct CatalogueError {
+    /// The query's name.
+    pub query: &'static str,
+    /// The row, from 0.
+    pub row: usize,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+impl Catalogue {
+    /// The queries to run, in one transaction, in this order, with
+    /// `search_path` set to `pg_catalog`. They need no right that a plain
+    /// role does not have.
+    pub const QUERIES: &'static [&'static str] = queries::ALL;
+
+    /// A query of one row and one column that has another answer after any
+    /// change of what [`Catalogue::QUERIES`] answer. It reads the same system
+    /// tables without joining them.
+    pub const FINGERPRINT: &'static str = queries::FINGERPRINT;
+
+    /// The catalogue that `answers` to [`Catalogue::QUERIES`] describe.
+    ///
+    /// # Errors
+    /// When there are not as many answers as queries, or one has another form.
+    pub fn from_rows(epoch: u64, answers: &[Rows]) -> Result<Self, CatalogueError> {
+        let [relations, columns, dependencies, parents, others, schemas] = answers else {
+            return Err(CatalogueError {
+                query: "all",
+                row: 0,
+                problem: format!("{} answers, not {}", answers.len(), Self::QUERIES.len()),
+            });
+        };
+        let mut found: Vec<Relation> = read("relations", relations, |row| {
+            let [oid, schema, name, kind, read, write] = texts(row)?;
+            let (oid, kind) = (number(oid)?, RelationKind::from_relkind(kind)?);
+            Ok(Relation {
+                oid,
+                schema: schema.to_owned(),
+                name: name.to_owned(),
+                kind,
+                columns: Vec::new(),
+                code_on_read: truth(read)?,
+                code_on_write: truth(write)?,
+                dependencies: Vec::new(),
+                parents: Vec::new(),
+            })
+        })?;
+        let places: HashMap<u32, usize> =
+            found.iter().enumerate().map(|(place, relation)| (relation.oid, place)).collect();
+        let mut numbered: HashMap<(u32, u32), String> = HashMap::new();
+        for (oid, number, name) in read("columns", columns, |row| {
+            let [oid, position, name] = texts(row)?;
+            Ok((number(oid)?, number(position)?, name.to_owned()))
+        })? {
+            numbered.insert((oid, number), name.clone());
+            if let Some(place) = places.get(&oid) {
+                found[*place].columns.push(Column { name });
+            }
+        }
+        for (view, relation, column, whole_rows) in read("dependencies", dependencies, |row| {
+            let [view, relation, column, whole_rows] = texts(row)?;
+            Ok((number(view)?, number(relation)?, number(column)?, truth(whole_rows)?))
+        })? {
+            // Column 0 stands for the relation as such.
+            let column = numbered.get(&(relation, column)).cloned();
+            if let Some(place) = places.get(&view) {
+                found[*place].dependencies.push(Dependency { relation, column, whole_rows });
+            }
+        }
+        for (child, parent) in read("parents", parents, |row| {
+            let [child, parent] = texts(row)?;
+            Ok((number(child)?, number(parent)?))
+        })? {
+            if let Some(place) = places.get(&child) {
+                found[*place].parents.push(parent);
+            }
+        }
+        let mut names = Others::default();
+        for (kind, schema, name) in read("names", others, |row| {
+            let [kind, schema, name] = texts(row)?;
+            Ok((kind.to_owned(), schema.to_owned(), name.to_owned()))
+        })? {
+            let list = match kind.as_str() {
+                "function" => &mut names.functions,
+                "operator" => &mut names.operators,
+                "type" => &mut names.types,
+                "harmless type" => &mut names.harmless_types,
+                "collation" => &mut names.collations,
+                _ => continue,
+            };
+            list.entry(name).or_default().insert(schema);
+        }
+        let schemas = read("schemas", schemas, |row| {
+            let [name] = texts(row)?;
+            Ok(name.to_owned())
+        })?;
+        Ok(Stored { epoch, relations: found, others: names, schemas }.into())
+    }
+
+    /// The same without relations of users: what can be relied on after a
+    /// change of definitions that cannot be seen yet.
+    pub fn without_relations(&self) -> Self {
+        let relations = self.relations.iter().filter(|relation| is_system(&relation.schema));
+        Stored {
+            epoch: self.epoch,
+            relations: relations.cloned().collect(),
+            others: self.others.clone(),
+            schemas: self.schemas.iter().cloned().collect(),
+        }
+        .into()
+    }
+
+    /// Every relation.
+    pub fn relations(&self) -> &[Relation] {
+        &self.relations
+    }
+
+    /// The relation of that name in that schema.
+    pub fn relation(&self, schema: &str, name: &str) -> Option<&Relation> {
+        self.named(name).find(|relation| relation.schema == schema)
+    }
+
+    /// The relation with that oid.
+    pub fn relation_by_oid(&self, oid: u32) -> Option<&Relation> {
+        self.by_oid.get(&oid).map(|place| &self.relations[*place])
+    }
+
+    /// The relations of that name in all schemas.
+    pub fn named<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Relation> + use<'a> {
+        self.by_name.get(name).into_iter().flatten().map(|place| &self.relations[*place])
+    }
+
+    /// Whether the database has this schema.
+    pub fn has_schema(&self, name: &str) -> bool {
+        self.schemas.contains(name)
+    }
+
+    /// The schemas with a function of that name that is not PostgreSQL's own.
+    pub(crate) fn functions(&self, name: &str) -> impl Iterator<Item = &str> {
+        schemas_of(&self.others.functions, name)
+    }
+
+    pub(crate) fn operators(&self, name: &str) -> impl Iterator<Item = &str> {
+        schemas_of(&self.others.operators, name)
+    }
+
+    pub(crate) fn types(&self, name: &str) -> impl Iterator<Item = &str> {
+        schemas_of(&self.others.types, name)
+    }
+
+    pub(crate) fn harmless_types(&self, name: &str) -> impl Iterator<Item = &str> {
+        schemas_of(&self.others.harmless_types, name)
+    }
+
+    pub(crate) fn collations(&self, name: &str) -> impl Iterator<Item = &str> {
+        schemas_of(&self.others.collations, name)
+    }
+
+    /// Partitions and children, direct ones.
+    pub(crate) fn children(&self, oid: u32) -> impl Iterator<Item = &Relation> {
+        self.children.get(&oid).into_iter().flatten().filter_map(|oid| self.relation_by_oid(*oid))
+    }
+}
+
+/// Whether a schema is PostgreSQL's own.
+pub(crate) fn is_system(schema: &str) -> bool {
+    matches!(schema, "pg_catalog" | "information_schema" | "pg_toast")
+}
+
+fn schemas_of<'a>(
+    names: &'a BTreeMap<String, BTreeSet<String>>,
+    name: &str,
+) -> impl Iterator<Item = &'a str> + use<'a> {
+    names.get(name).into_iter().flatten().map(String::as_str)
+}
+
+impl From<Stored> for Catalogue {
+    fn from(stored: Stored) -> Self {
+        let Stored { epoch, relations, others, schemas } = stored;
+        let mut catalogue = Self {
+            epoch,
+            others,
+            schemas: schemas.into_iter().collect(),
+            ..Self::default()
+        };
+        for (place, relation) in relations.iter().enumerate() {
+            catalogue.by_name.entry(relation.name.clone()).or_default().push(place);
+            catalogue.by_oid.insert(relation.oid, place);
+            for parent in &relation.parents {
+                catalogue.children.entry(*parent).or_default().push(relation.oid);
+            }
+        }
+        catalogue.relations = relations;
+        catalogue
+    }
+}
+
+impl From<Catalogue> for Stored {
+    fn from(catalogue: Catalogue) -> Self {
+        let Catalogue { epoch, relations, others, schemas, by_name: _, by_oid: _, children: _ } =
+            catalogue;
+        let mut schemas: Vec<_> = schemas.into_iter().collect();
+        schemas.sort();
+        Self { epoch, relations, others, schemas }
+    }
+}
+
+impl RelationKind {
+    fn from_relkind(relkind: &str) -> Result<Self, String> {
+        Ok(match relkind {
+            "r" | "p" => Self::Table,
+            "v" => Self::View,
+            "m" => Self::MaterializedView,
+            "f" => Self::ForeignTable,
+            "S" => Self::Sequence,
+            "i" | "I" => Self::Index,
+            "c" => Self::Composite,
+            "t" => Self::Toast,
+            _ => return Err(format!("relkind {relkind}")),
+        })
+    }
+}
+
+fn read<T>(
+    query: &'static str,
+    rows: &Rows,
+    mut one: impl FnMut(&[Option<String>]) -> Result<T, String>,
+) -> Result<Vec<T>, CatalogueError> {
+    let row = |(row, columns): (usize, &Vec<_>)| {
+        one(columns).map_err(|problem| CatalogueError { query, row, problem })
+    };
+    rows.iter().enumerate().map(row).collect()
+}
+
+fn texts<const N: usize>(row: &[Option<String>]) -> Result<[&str; N], String> {
+    let texts: Option<Vec<&str>> = row.iter().map(Option::as_deref).collect();
+    texts
+        .and_then(|texts| texts.try_into().ok())
+        .ok_or_else(|| format!("{} columns or a null, not {N} values", row.len()))
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "not a number".to_owned())
+}
+
+fn truth(text: &str) -> Result<bool, String> {
+    match text {
+        "t" => Ok(true),
+        "f" => Ok(false),
+        _ => Err("not a boolean".to_owned()),
+    }
+}

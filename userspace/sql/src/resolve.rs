@@ -1,0 +1,536 @@
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use lockgate_command::{Access, Refusal, Resource, ResourceKind, Statement, Verb};
+
+use crate::analysis::{Analysis, Facts};
+use crate::builtin::{FunctionClass, function_class, is_operator, is_type};
+use crate::catalogue::{Catalogue, Relation, is_system};
+use crate::names::{Name, Need};
+use crate::tags::{Tags, view};
+
+mod system_relations;
+
+/// What unqualified names mean in a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionNames {
+    /// The database connected to.
+    pub database: String,
+    /// The role logged in as.
+    pub user: String,
+    /// Where unqualified names are looked for.
+    pub search_path: SearchPath,
+}
+
+/// The schemas of unqualified names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SearchPath {
+    /// In order, as `current_schemas(true)` gives them: with pg_catalog and
+    /// the session's temporary schema where they are.
+    Known(Vec<String>),
+    /// Any: a name is then every relation of that name, all at once.
+    Unknown,
+}
+
+/// What a text does in one session.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// What a decision is about.
+    pub statement: Arc<Statement>,
+    /// What else the caller must know.
+    pub effects: Effects,
+}
+
+/// What a statement does to the session and to what is known of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Names may have another meaning afterwards; the caller takes the search
+    /// path for [`SearchPath::Unknown`].
+    pub names_change: bool,
+    /// The catalogue is another one afterwards; the caller reads it anew
+    /// before the next decision.
+    pub catalogue_changes: bool,
+    /// A relation with a tagged column is touched: texts of the server's
+    /// errors may show its values.
+    pub touches_tagged_relation: bool,
+    /// It may read COPY data from the client.
+    pub copy_in: bool,
+    /// It may send COPY data to the client.
+    pub copy_out: bool,
+}
+
+/// A statement that nobody may run, for what is no SQL text or cannot be
+/// looked at as one. `text` is what was sent, for the record.
+pub fn refused(text: &[u8], refusal: Refusal) -> Arc<Statement> {
+    Arc::new(statement(&Analysis::refused(text, refusal), Vec::new()))
+}
+
+/// What `analysis` does in a session with `session`'s names, when the database
+/// is as `catalogue` says.
+pub fn resolve(
+    analysis: &Analysis,
+    catalogue: &Catalogue,
+    session: &SessionNames,
+    tags: &Tags,
+) -> Resolved {
+    let resolved = |path| {
+        let mut resolver = Resolver::new(catalogue, &session.database, path, tags, &analysis.facts);
+        for need in &analysis.facts.needs {
+            resolver.need(need);
+        }
+        resolver.finish(analysis)
+    };
+    let resolution = resolved(&session.search_path);
+    // A function that one statement of several calls can change what names
+    // mean in the next one.
+    if analysis.facts.several && resolution.effects.names_change {
+        return resolved(&SearchPath::Unknown);
+    }
+    resolution
+}
+
+fn statement(analysis: &Analysis, accesses: Vec<Access>) -> Statement {
+    let reads = |access: &Access| {
+        matches!(
+            access.verb,
+            Verb::Connect
+                | Verb::Session
+                | Verb::Describe
+                | Verb::Select
+                | Verb::Listen
+                | Verb::View
+                | Verb::Filter
+                | Verb::Inspect
+        )
+    };
+    Statement {
+        writes: analysis.refusal.is_some() || !accesses.iter().all(reads),
+        accesses,
+        shape: analysis.shape.clone(),
+        text_len: analysis.text_len,
+        text_digest: analysis.text_digest,
+        refusal: analysis.refusal.clone(),
+    }
+}
+
+struct Resolver<'a> {
+    catalogue: &'a Catalogue,
+    database: &'a str,
+    path: &'a SearchPath,
+    tags: &'a Tags,
+    facts: &'a Facts,
+    /// Whether the text may mean whole rows of what it names.
+    whole_rows: bool,
+    accesses: Vec<Access>,
+    seen: HashSet<Access>,
+    effects: Effects,
+}
+
+impl<'a> Resolver<'a> {
+    fn new(
+        catalogue: &'a Catalogue,
+        database: &'a str,
+        path: &'a SearchPath,
+        tags: &'a Tags,
+        facts: &'a Facts,
+    ) -> Self {
+        Self {
+            catalogue,
+            database,
+            path,
+            tags,
+            facts,
+            whole_rows: facts.all_columns || !facts.rows.is_disjoint(&facts.columns),
+            accesses: Vec::new(),
+            seen: HashSet::new(),
+            effects: Effects {
+                names_change: facts.names_change,
+                catalogue_changes: facts.catalogue_changes,
+                touches_tagged_relation: false,
+                copy_in: facts.copy_in,
+                copy_out: facts.copy_out,
+            },
+        }
+    }
+
+    fn finish(self, analysis: &Analysis) -> Resolved {
+        let Self { mut accesses, effects, .. } = self;
+        if accesses.is_empty() && analysis.refusal.is_none() {
+            accesses.push(Access::new(Verb::Session, Resource::target()));
+        }
+        Resolved { statement: Arc::new(statement(analysis, accesses)), effects }
+    }
+
+    fn need(&mut self, need: &Need) {
+        match need {
+            Need::Target(verb) => self.add(*verb, Resource::target()),
+            Need::Database(verb) => self.database(*verb),
+            Need::OtherDatabase(verb, name) => {
+                self.add(*verb, Resource::new(ResourceKind::Database, [name]));
+            }
+            Need::Schema(verb, name) => self.schema(*verb, name),
+            Need::InSchema(verb, name) => self.in_schema(*verb, name),
+            Need::Relation(verb, name) => self.relation(*verb, name),
+            Need::NewRelation { name, temporary } => self.new_relation(name, *temporary),
+            Need::Function(name) => self.function(name),
+            Need::OtherFunction(name) => {
+                self.other_functions(name);
+            }
+            Need::FunctionObject(verb, name) => self.function_object(*verb, name),
+            Need::Attribute(name) => self.attribute(name),
+            Need::Operator(name) => self.operator(name),
+            Need::Type(name) => self.type_(name),
+            Need::Collation(name) => self.collation(name),
+        }
+    }
+
+    fn add(&mut self, verb: Verb, resource: Resource) {
+        // What runs somebody's code can change every setting of the session.
+        if matches!(verb, Verb::Call | Verb::Code | Verb::Opaque) {
+            self.effects.names_change = true;
+        }
+        let access = Access::new(verb, resource);
+        if self.seen.insert(access.clone()) {
+            self.accesses.push(access);
+        }
+    }
+
+    fn database(&mut self, verb: Verb) {
+        self.add(verb, Resource::new(ResourceKind::Database, [self.database]));
+    }
+
+    fn schema(&mut self, verb: Verb, schema: &str) {
+        self.add(verb, Resource::new(ResourceKind::Schema, [self.database, plain(schema)]));
+    }
+
+    fn table(&mut self, verb: Verb, schema: &str, table: &str) {
+        let path = [self.database, plain(schema), table];
+        self.add(verb, Resource::new(ResourceKind::Table, path));
+    }
+
+    fn call(&mut self, schema: &str, name: &str) {
+        let path = [self.database, plain(schema), name];
+        self.add(Verb::Call, Resource::new(ResourceKind::Function, path));
+    }
+
+    /// Where something is made that is named without a schema.
+    fn creation_schema(&self) -> &'a str {
+        match self.path {
+            SearchPath::Known(path) => path
+                .iter()
+                .map(String::as_str)
+                .find(|schema| *schema != "pg_catalog" && !is_temporary(schema))
+                .unwrap_or(UNKNOWN),
+            SearchPath::Unknown => UNKNOWN,
+        }
+    }
+
+    fn in_schema(&mut self, verb: Verb, name: &Name) {
+        match &name.schema {
+            Some(schema) => self.schema(verb, schema),
+            None => self.schema(verb, self.creation_schema()),
+        }
+    }
+
+    fn new_relation(&mut self, name: &Name, temporary: bool) {
+        let schema = match &name.schema {
+            _ if temporary => TEMPORARY,
+            Some(schema) => schema,
+            None => self.creation_schema(),
+        };
+        self.table(Verb::Create, schema, &name.name);
+        if is_system(schema) {
+            self.add(Verb::System, Resource::target());
+        }
+    }
+
+    fn relation(&mut self, verb: Verb, name: &Name) {
+        let catalogue = self.catalogue;
+        match (&name.schema, self.path) {
+            (Some(schema), _) if is_temporary(schema) => {
+                self.table(verb, schema, &name.name);
+            }
+            (Some(schema), _) => match catalogue.relation(schema, &name.name) {
+                Some(relation) => self.found(verb, relation),
+                None if is_system(schema) => self.system_relation(verb, schema, &name.name),
+                None => {
+                    self.table(verb, schema, &name.name);
+                    self.tagged_by_name(Some(schema), &name.name);
+                }
+            },
+            (None, SearchPath::Known(path)) => {
+                let system = Some("pg_catalog").filter(|_| !path.iter().any(|s| s == "pg_catalog"));
+                let path = system.into_iter().chain(path.iter().map(String::as_str));
+                let first =
+                    path.filter_map(|schema| catalogue.relation(schema, &name.name)).next();
+                match first {
+                    Some(relation) => self.found(verb, relation),
+                    None => self.not_found(verb, &name.name),
+                }
+            }
+            (None, SearchPath::Unknown) => {
+                let mut any = false;
+                for relation in catalogue.named(&name.name) {
+                    any = true;
+                    self.found(verb, relation);
+                }
+                if !any {
+                    self.not_found(verb, &name.name);
+                }
+            }
+        }
+    }
+
+    fn not_found(&mut self, verb: Verb, name: &str) {
+        self.table(verb, UNKNOWN, name);
+        self.tagged_by_name(None, name);
+    }
+
+    /// A name that the catalogue does not have may be new there; its tags count
+    /// all the same.
+    fn tagged_by_name(&mut self, schema: Option<&str>, name: &str) {
+        let tags = self.tags;
+        for of in tags.schemas_of(name).filter(|of| schema.is_none_or(|schema| schema == *of)) {
+            self.tagged(of, name, false);
+        }
+    }
+
+    fn system_relation(&mut self, verb: Verb, schema: &str, name: &str) {
+        match verb {
+            Verb::Select => self.table(system_relations::reading(schema, name), schema, name),
+            _ => {
+                self.table(verb, schema, name);
+                self.add(Verb::System, Resource::target());
+            }
+        }
+    }
+
+    fn found(&mut self, verb: Verb, relation: &'a Relation) {
+        let (schema, name) = (&relation.schema, &relation.name);
+        if is_system(schema) {
+            return self.system_relation(verb, schema, name);
+        }
+        let holds_statements = matches!(&**name, "pg_stat_statements" | "pg_stat_statements_info");
+        match verb {
+            Verb::Select if holds_statements => self.table(Verb::Inspect, schema, name),
+            _ => self.table(verb, schema, name),
+        }
+        let writes = matches!(verb, Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate);
+        let reads = matches!(verb, Verb::Select | Verb::Maintain) || writes;
+        let mut beneath = vec![relation];
+        let mut known = HashSet::new();
+        while let Some(part) = beneath.pop() {
+            if !known.insert(part.oid) {
+                continue;
+            }
+            if (reads && part.code_on_read) || (writes && part.code_on_write) {
+                self.table(Verb::Opaque, schema, name);
+            }
+            let below = part.dependencies.iter().map(|dependency| dependency.relation);
+            beneath.extend(below.filter_map(|oid| self.catalogue.relation_by_oid(oid)));
+        }
+        if !self.tags.is_empty() {
+            // Another name for the relation or the column would lose the tag.
+            let renames = verb == Verb::Alter;
+            for part in self.relatives(relation) {
+                self.tagged(&part.schema, &part.name, renames);
+            }
+            self.tagged_beneath(relation);
+        }
+    }
+
+    /// The relation, its parents and its children, all the way.
+    fn relatives(&self, relation: &'a Relation) -> Vec<&'a Relation> {
+        let mut found = vec![relation];
+        let mut at = 0;
+        while at < found.len() {
+            let here = found[at];
+            at += 1;
+            let parents =
+                here.parents.iter().filter_map(|oid| self.catalogue.relation_by_oid(*oid));
+            for other in parents.chain(self.catalogue.children(here.oid)) {
+                if !found.iter().any(|known| known.oid == other.oid) {
+                    found.push(other);
+                }
+            }
+        }
+        found
+    }
+
+    fn tagged(&mut self, schema: &str, name: &str, all: bool) {
+        let (database, tags) = (self.database, self.tags);
+        for column in tags.of(database, schema, name) {
+            self.effects.touches_tagged_relation = true;
+            if all || self.whole_rows || self.facts.columns.contains(column) {
+                self.push(view(database, schema, name, column));
+            }
+        }
+    }
+
+    /// A view may call a column by any name: whoever uses the view may touch
+    /// what it is made of.
+    fn tagged_beneath(&mut self, relation: &'a Relation) {
+        let (database, tags) = (self.database, self.tags);
+        let mut beneath: Vec<_> = relation.dependencies.iter().collect();
+        let mut known = HashSet::new();
+        while let Some(part) = beneath.pop() {
+            if !known.insert(part) {
+                continue;
+            }
+            let Some(of) = self.catalogue.relation_by_oid(part.relation) else { continue };
+            beneath.extend(&of.dependencies);
+            for relative in self.relatives(of) {
+                for column in tags.of(database, &relative.schema, &relative.name) {
+                    self.effects.touches_tagged_relation = true;
+                    if part.whole_rows || part.column.as_deref() == Some(column) {
+                        self.push(view(database, &relative.schema, &relative.name, column));
+                    }
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, access: Access) {
+        self.add(access.verb, access.resource);
+    }
+
+    fn function(&mut self, name: &Name) {
+        let mut others = self.other_functions(name);
+        let class = match name.schema.as_deref() {
+            None | Some("pg_catalog" | "information_schema") => function_class(&name.name),
+            Some(_) => return,
+        };
+        // `date('…')` is a conversion.
+        for schema in self.catalogue.types(&name.name) {
+            others = true;
+            self.schema(Verb::Opaque, schema);
+        }
+        others |= self.catalogue.harmless_types(&name.name).next().is_some();
+        match class {
+            Some(class) => self.class(class),
+            None if others || is_type(&name.name) => {}
+            None => self.call(UNKNOWN, &name.name),
+        }
+    }
+
+    /// Functions of that name that are not PostgreSQL's own; whether there are
+    /// any.
+    fn other_functions(&mut self, name: &Name) -> bool {
+        match name.schema.as_deref() {
+            Some(schema) if schema != "pg_catalog" && schema != "information_schema" => {
+                self.call(schema, &name.name);
+                true
+            }
+            schema => {
+                let mut any = false;
+                for of in self.catalogue.functions(&name.name) {
+                    if schema.is_none_or(|schema| schema == of) {
+                        any = true;
+                        self.call(of, &name.name);
+                    }
+                }
+                any
+            }
+        }
+    }
+
+    fn class(&mut self, class: FunctionClass) {
+        match (class, class.verb()) {
+            (_, None) => {}
+            (FunctionClass::System | FunctionClass::Settings | FunctionClass::Program, Some(verb)) => {
+                self.add(verb, Resource::target());
+            }
+            (_, Some(verb)) => self.database(verb),
+        }
+    }
+
+    fn function_object(&mut self, verb: Verb, name: &Name) {
+        let schema = name.schema.as_deref().unwrap_or_else(|| self.creation_schema());
+        let path = [self.database, plain(schema), &name.name];
+        self.add(verb, Resource::new(ResourceKind::Function, path));
+    }
+
+    fn attribute(&mut self, name: &str) {
+        for schema in self.catalogue.functions(name) {
+            self.call(schema, name);
+        }
+        if let Some(class) = function_class(name) {
+            self.class(class);
+        }
+    }
+
+    fn operator(&mut self, name: &Name) {
+        match name.schema.as_deref() {
+            Some(schema) if schema != "pg_catalog" => self.call(schema, &name.name),
+            schema => {
+                let mut any = is_operator(&name.name);
+                for of in self.catalogue.operators(&name.name) {
+                    if schema.is_none_or(|schema| schema == of) {
+                        any = true;
+                        self.call(of, &name.name);
+                    }
+                }
+                if !any {
+                    self.call(UNKNOWN, &name.name);
+                }
+            }
+        }
+    }
+
+    fn type_(&mut self, name: &Name) {
+        let catalogue = self.catalogue;
+        match name.schema.as_deref() {
+            Some("pg_catalog" | "information_schema") => {
+                for schema in catalogue.types(&name.name).filter(|schema| is_system(schema)) {
+                    self.schema(Verb::Opaque, schema);
+                }
+            }
+            Some(schema) => {
+                let harmless = catalogue.harmless_types(&name.name).any(|of| of == schema)
+                    && !catalogue.types(&name.name).any(|of| of == schema);
+                if !harmless {
+                    self.schema(Verb::Opaque, schema);
+                }
+            }
+            None => {
+                let mut any =
+                    is_type(&name.name) || catalogue.harmless_types(&name.name).next().is_some();
+                for schema in catalogue.types(&name.name) {
+                    any = true;
+                    self.schema(Verb::Opaque, schema);
+                }
+                if !any {
+                    self.schema(Verb::Opaque, UNKNOWN);
+                }
+            }
+        }
+    }
+
+    fn collation(&mut self, name: &Name) {
+        let catalogue = self.catalogue;
+        match name.schema.as_deref() {
+            Some("pg_catalog") => {}
+            Some(schema) => self.schema(Verb::Opaque, schema),
+            None => {
+                for schema in catalogue.collations(&name.name) {
+                    self.schema(Verb::Opaque, schema);
+                }
+            }
+        }
+    }
+}
+
+/// The schema of what no schema is known to have. No real one is called so
+/// in practice, and it lies in the database like the others.
+const UNKNOWN: &str = "?";
+
+/// Each session has its own, by a number that means nothing to a policy.
+const TEMPORARY: &str = "pg_temp";
+
+fn is_temporary(schema: &str) -> bool {
+    schema == TEMPORARY || schema.starts_with("pg_temp_")
+}
+
+fn plain(schema: &str) -> &str {
+    if is_temporary(schema) { TEMPORARY } else { schema }
+}
