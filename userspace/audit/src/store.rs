@@ -94,6 +94,8 @@ impl Store {
         connection.pragma_update(None, "synchronous", "full")?;
         connection.pragma_update(None, "wal_autocheckpoint", 8192)?;
         connection.pragma_update(None, "cache_size", -32 * 1024)?;
+        // From the first write on: else what moved between pages stays behind.
+        connection.pragma_update(None, "secure_delete", true)?;
         connection.pragma_update(None, "trusted_schema", false)?;
         migrate(&mut connection, path)?;
         Ok(Self { connection })

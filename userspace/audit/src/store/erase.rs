@@ -7,7 +7,6 @@ impl Store {
     ///
     /// The file is not made smaller; freed pages are overwritten with zeros.
     pub fn erase_before(&mut self, before_ns: i64) -> Result<u64, StoreError> {
-        self.connection.pragma_update(None, "secure_delete", true)?;
         let erased = self.connection.execute(
             "UPDATE events SET payload = NULL, salt = NULL, connection = NULL, ticket = NULL,
                 workload = NULL, target = NULL, user = NULL, database = NULL, uid = NULL,

@@ -1,0 +1,10 @@
+//! The record from the writer's memory to the auditor's question, with real
+//! processes, a real disk and a real ClickHouse.
+#![allow(missing_docs)]
+
+mod arbitrary;
+mod crash;
+mod sample;
+mod sealing;
+mod search;
+mod spool;
