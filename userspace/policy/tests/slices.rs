@@ -89,7 +89,8 @@ impl Whole {
             .reason()
             .map(ToString::to_string)
             .collect();
-        if response.decision() == Answer::Deny {
+        let allowed = response.decision() == Answer::Allow;
+        if !allowed && !names.is_empty() {
             return (false, names);
         }
         let failed: BTreeSet<String> = response
@@ -102,14 +103,14 @@ impl Whole {
             )
             .collect();
         match failed.is_empty() {
-            true => (true, names),
+            true => (allowed, names),
             false => (false, failed),
         }
     }
 }
 
+/// Few names, so that the resources of policies and requests often meet.
 fn resources() -> impl Strategy<Value = Resource> {
-    let name = || select(vec!["d", "s", "t", "c", "a/b", "?"]);
     let kinds = select(vec![
         ResourceKind::Target,
         ResourceKind::Database,
@@ -118,8 +119,16 @@ fn resources() -> impl Strategy<Value = Resource> {
         ResourceKind::Column,
         ResourceKind::Function,
     ]);
-    (kinds, proptest::collection::vec(name(), 4))
-        .prop_map(|(kind, names)| Resource::new(kind, names.into_iter().take(kind.depth())))
+    let names = (
+        select(vec!["d", "d", "d", "a/b"]),
+        select(vec!["s", "s", "s", "?"]),
+        select(vec!["t", "t", "a/b"]),
+        select(vec!["c", "c", "x"]),
+    );
+    (kinds, names).prop_map(|(kind, (database, schema, table, column))| {
+        let path = [database, schema, table, column];
+        Resource::new(kind, path.into_iter().take(kind.depth()))
+    })
 }
 
 fn uid(target: &str, resource: &Resource) -> String {
@@ -153,24 +162,15 @@ fn policies() -> impl Strategy<Value = String> {
         .iter()
         .map(|verb| format!("action == Action::\"{verb}\""));
     let mut actions: Vec<String> = groups.into_iter().chain(single).collect();
-    actions.push("action".into());
+    actions.extend(std::iter::repeat_n("action".into(), 30));
     actions.push("action in [Action::\"read\", Action::\"drop\"]".into());
+    let place = || (select(vec!["a", "a", "a/b"]), resources());
     let resource = prop_oneof![
-        Just("resource".to_owned()),
-        Just("resource is Table".to_owned()),
-        (
-            select(vec!["a", "a/b"]),
-            resources(),
-            select(vec!["==", "in"])
-        )
-            .prop_map(|(target, resource, how)| format!(
-                "resource {how} {}",
-                uid(target, &resource)
-            )),
-        (select(vec!["a", "a/b"]), resources()).prop_map(|(target, resource)| format!(
-            "resource is Table in {}",
-            uid(target, &resource)
-        )),
+        1 => Just("resource".to_owned()),
+        1 => Just("resource is Table".to_owned()),
+        6 => (place(), select(vec!["==", "in", "in"]))
+            .prop_map(|((target, at), how)| format!("resource {how} {}", uid(target, &at))),
+        1 => place().prop_map(|(target, at)| format!("resource is Table in {}", uid(target, &at))),
     ];
     let condition = prop_oneof![
         4 => Just(String::new()),
