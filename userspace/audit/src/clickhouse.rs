@@ -12,7 +12,7 @@ mod schema;
 use crate::Batch;
 use row::EventRow;
 
-/// Time for the server to take or answer something.
+/// How long is waited for the server, where nothing else is said.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where ClickHouse is.
@@ -35,6 +35,7 @@ pub struct ClickHouseSettings {
 pub struct ClickHouse {
     client: Client,
     database: String,
+    patience: Duration,
 }
 
 /// Why ClickHouse did not take or answer something. Nothing is lost: the batch
@@ -44,9 +45,12 @@ pub enum ClickHouseError {
     /// No connection, or it broke.
     #[error("ClickHouse cannot be reached: {0}; the record is kept and shipped later")]
     Away(String),
-    /// It took longer than 30 s.
-    #[error("ClickHouse did not answer within 30 s; the batch is shipped again later")]
-    Slow,
+    /// It took too long.
+    #[error("ClickHouse did not answer within {} ms; the record is kept and shipped later", .after.as_millis())]
+    Slow {
+        /// How long it was waited for.
+        after: Duration,
+    },
     /// The server said no.
     #[error("ClickHouse refused: {0}")]
     Refused(String),
@@ -122,7 +126,16 @@ impl ClickHouse {
         if let Some(password) = password {
             client = client.with_password(password);
         }
-        Ok(Self { client, database })
+        Ok(Self {
+            client,
+            database,
+            patience: PATIENCE,
+        })
+    }
+
+    /// Waits up to `patience` for each answer, instead of 30 s.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Brings database, tables and views to the newest version. Several hosts
@@ -133,7 +146,7 @@ impl ClickHouse {
         let client = self.client.clone().with_database(&self.database);
         self.execute(&client, schema::VERSIONS).await?;
         let query = client.query("SELECT max(version) AS version FROM lockgate_schema");
-        let found = patiently(query.fetch_one::<Version>()).await?.version;
+        let found = self.patiently(query.fetch_one::<Version>()).await?.version;
         let known = schema::MIGRATIONS.len() as u32;
         if found > known {
             return Err(ClickHouseError::Newer { found, known });
@@ -158,31 +171,33 @@ impl ClickHouse {
                 .await?
                 .with_setting("insert_deduplication_token", batch.token())
                 .with_setting("insert_deduplicate", "1")
-                .with_setting("async_insert", "0")
-                .with_timeouts(Some(PATIENCE), Some(PATIENCE));
+                .with_setting("async_insert", "0");
             for row in &batch.rows {
                 insert.write(&EventRow::new(&batch.key, row)).await?;
             }
             insert.end().await
         };
-        patiently(ship).await
+        self.patiently(ship).await
     }
 
     async fn execute(&self, client: &Client, statement: &str) -> Result<(), ClickHouseError> {
         // Raw: `?` is no placeholder here.
-        patiently(client.query_raw(statement).execute()).await
+        self.patiently(client.query_raw(statement).execute()).await
     }
-}
 
-async fn patiently<T>(
-    work: impl Future<Output = clickhouse::error::Result<T>>,
-) -> Result<T, ClickHouseError> {
-    use clickhouse::error::Error;
-    match tokio::time::timeout(PATIENCE, work).await {
-        Err(_) | Ok(Err(Error::TimedOut)) => Err(ClickHouseError::Slow),
-        Ok(Err(Error::Network(why))) => Err(ClickHouseError::Away(chain_of(&*why))),
-        Ok(Err(other)) => Err(ClickHouseError::Refused(other.to_string())),
-        Ok(Ok(value)) => Ok(value),
+    async fn patiently<T>(
+        &self,
+        work: impl Future<Output = clickhouse::error::Result<T>>,
+    ) -> Result<T, ClickHouseError> {
+        use clickhouse::error::Error;
+        match tokio::time::timeout(self.patience, work).await {
+            Err(_) | Ok(Err(Error::TimedOut)) => Err(ClickHouseError::Slow {
+                after: self.patience,
+            }),
+            Ok(Err(Error::Network(why))) => Err(ClickHouseError::Away(chain_of(&*why))),
+            Ok(Err(other)) => Err(ClickHouseError::Refused(other.to_string())),
+            Ok(Ok(value)) => Ok(value),
+        }
     }
 }
 

@@ -231,6 +231,7 @@ fn on_a_small_disk(dir: &Path) {
     follow(&mut reader, &mut next).unwrap();
     assert_eq!(next, filled);
     // Sealed and removed, there is room again.
+    drop(reader);
     spool
         .remove(SegmentName {
             stream: 0,

@@ -3,8 +3,10 @@
 #![allow(missing_docs)]
 
 mod arbitrary;
+mod clickhouse;
 mod crash;
 mod sample;
 mod sealing;
 mod search;
+mod server;
 mod spool;
