@@ -227,5 +227,13 @@ mod user {
             )*
         };
     }
-    pod!(super::Key4, super::Key6, super::Listener, super::Flow, super::Origin, super::Process, super::Refusal);
+    pod!(
+        super::Key4,
+        super::Key6,
+        super::Listener,
+        super::Flow,
+        super::Origin,
+        super::Process,
+        super::Refusal
+    );
 }

@@ -35,8 +35,11 @@ pub fn lockgate_connect4(ctx: SockAddrContext) -> i32 {
     if !is_protected(&to) || is_exempt(&ctx) {
         return ALLOW;
     }
-    let Some((port, _)) = redirect(&ctx, &to, INET) else { return DENY };
-    set_port(&ctx, port);
+    let ports = redirect(&ctx, &to, INET);
+    if ports == REFUSED {
+        return DENY;
+    }
+    set_port(&ctx, ports as u16);
     // SAFETY: the verifier has checked that the context allows this store.
     unsafe { (*ctx.sock_addr).user_ip4 = LOOPBACK4 };
     ALLOW
@@ -48,9 +51,13 @@ pub fn lockgate_connect6(ctx: SockAddrContext) -> i32 {
     if !is_protected(&to) || is_exempt(&ctx) {
         return ALLOW;
     }
-    let Some((port4, port6)) = redirect(&ctx, &to, INET6) else { return DENY };
+    let ports = redirect(&ctx, &to, INET6);
+    if ports == REFUSED {
+        return DENY;
+    }
+    let port6 = (ports >> 16) as u16;
     if to.family == INET {
-        set_port(&ctx, port4);
+        set_port(&ctx, ports as u16);
         set_ip6(&ctx, [0, 0, MAPPED, LOOPBACK4]);
     } else {
         if port6 == 0 {
@@ -86,15 +93,20 @@ fn datagram(ctx: &SockAddrContext, to: &Destination) -> i32 {
     DENY
 }
 
-/// Keeps the origin and says where the caller's namespace has its listener.
-/// None: refused, and said so.
-fn redirect(ctx: &SockAddrContext, to: &Destination, socket_family: u16) -> Option<(u16, u16)> {
+/// What [`redirect`] returns when it has refused, and said so.
+const REFUSED: u32 = 0;
+
+/// Keeps the origin and says where the caller's namespace has its listener:
+/// the port for IPv4 in the low half, that for IPv6 in the high one. One plain
+/// word: of an Option the compiler leaves parts unset that the verifier then
+/// finds.
+fn redirect(ctx: &SockAddrContext, to: &Destination, socket_family: u16) -> u32 {
     let cookie = netns_cookie(ctx);
     // SAFETY: a load from the context that the verifier has checked.
     let protocol = unsafe { (*ctx.sock_addr).protocol };
     if protocol != IPPROTO_TCP {
         refuse(ctx, reason::NOT_TCP, to, cookie);
-        return None;
+        return REFUSED;
     }
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -102,13 +114,13 @@ fn redirect(ctx: &SockAddrContext, to: &Destination, socket_family: u16) -> Opti
         Some(until) if *until > now => {}
         _ => {
             refuse(ctx, reason::DOWN, to, cookie);
-            return None;
+            return REFUSED;
         }
     }
     // SAFETY: entries are only ever replaced as a whole, by the gate.
     let Some(listener) = (unsafe { LISTENERS.get(cookie) }) else {
         refuse(ctx, reason::NAMESPACE, to, cookie);
-        return None;
+        return REFUSED;
     };
     let (port4, port6) = (listener.port4, listener.port6);
     let mut origin = origin(ctx, to, socket_family, cookie, now);
@@ -116,12 +128,12 @@ fn redirect(ctx: &SockAddrContext, to: &Destination, socket_family: u16) -> Opti
     let stored = unsafe { ORIGINS.get_or_insert_ptr_mut(ctx, Some(&mut origin)) };
     if stored.is_null() {
         refuse(ctx, reason::STORAGE, to, cookie);
-        return None;
+        return REFUSED;
     }
     // A socket that connected before keeps its record, so write it anew.
     // SAFETY: not null, and a record of this type.
     unsafe { *stored = origin };
-    Some((port4, port6))
+    u32::from(port6) << 16 | u32::from(port4)
 }
 
 fn origin(

@@ -1,0 +1,80 @@
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use crate::sys;
+
+/// Why the cgroup hierarchy cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// No cgroup v2 is mounted.
+    #[error(
+        "no cgroup v2 hierarchy is mounted; mount one with `mount -t cgroup2 none /sys/fs/cgroup/unified` or boot with systemd.unified_cgroup_hierarchy=1"
+    )]
+    NotMounted,
+    /// It cannot be opened.
+    #[error("cgroup {path} cannot be opened: {source}")]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// Where the cgroup v2 hierarchy is mounted, from /proc/self/mountinfo: the
+/// place differs between unified and hybrid hosts.
+pub fn v2_root() -> Result<PathBuf, CgroupError> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts
+        .lines()
+        .find_map(|line| {
+            let (mount, source) = line.split_once(" - ")?;
+            (source.split(' ').next() == Some("cgroup2"))
+                .then(|| mount.split(' ').nth(4))
+                .flatten()
+                .map(PathBuf::from)
+        })
+        .ok_or(CgroupError::NotMounted)
+}
+
+/// The cgroup lockgate is attached to.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    path: PathBuf,
+    folder: File,
+}
+
+impl Attached {
+    /// Opens the configured cgroup, or the root of the hierarchy.
+    pub(crate) fn open(configured: Option<&Path>) -> Result<Self, CgroupError> {
+        let path = match configured {
+            Some(path) => path.to_owned(),
+            None => v2_root()?,
+        };
+        let folder = File::open(&path).map_err(|source| CgroupError::Open {
+            path: path.clone(),
+            source,
+        })?;
+        Ok(Self { path, folder })
+    }
+
+    /// For attaching programs.
+    pub(crate) fn folder(&self) -> &File {
+        &self.folder
+    }
+
+    /// Path of the cgroup `id` below this one, beginning with `/`; none if it
+    /// is gone, or not below.
+    pub(crate) fn path_of(&self, id: u64) -> Option<String> {
+        let folder = sys::open_cgroup(&self.folder, id).ok()?;
+        let link = format!("/proc/self/fd/{}", folder.as_raw_fd());
+        let path = std::fs::read_link(link).ok()?;
+        let below = path.strip_prefix(&self.path).ok()?.to_str()?;
+        // As the kernel shows a folder that was removed.
+        if below.ends_with(" (deleted)") {
+            return None;
+        }
+        Some(format!("/{below}"))
+    }
+}

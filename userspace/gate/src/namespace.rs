@@ -1,0 +1,166 @@
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Socket, Type};
+
+use crate::kernel::{Kernel, KernelError};
+use crate::sys;
+
+/// Connections that may wait for accept.
+const BACKLOG: i32 = 4096;
+
+/// A network namespace that clients are served in.
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    name: PathBuf,
+    /// None for the host's, in which the gate itself is.
+    file: Option<Arc<File>>,
+    cookie: u64,
+}
+
+/// Why a namespace cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum NamespaceError {
+    /// It cannot be entered, or has no usable loopback.
+    #[error(
+        "network namespace {name}: {source}; it must exist and have its loopback up (`ip -n NAME link set lo up`)"
+    )]
+    Unusable {
+        /// Which.
+        name: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel side failed.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+}
+
+impl Namespace {
+    /// The gate's own.
+    pub fn host() -> Result<Self, NamespaceError> {
+        Self::with("host".into(), None)
+    }
+
+    /// By a file such as `/run/netns/NAME` or `/proc/PID/ns/net`.
+    pub fn open(path: &Path) -> Result<Self, NamespaceError> {
+        let file = File::open(path).map_err(|source| NamespaceError::Unusable {
+            name: path.into(),
+            source,
+        })?;
+        Self::with(path.into(), Some(Arc::new(file)))
+    }
+
+    fn with(name: PathBuf, file: Option<Arc<File>>) -> Result<Self, NamespaceError> {
+        let mut namespace = Self {
+            name,
+            file,
+            cookie: 0,
+        };
+        let cookie = namespace
+            .socket(Domain::IPV4)
+            .and_then(|socket| sys::netns_cookie(&socket))
+            .map_err(|source| namespace.unusable(source))?;
+        namespace.cookie = cookie;
+        Ok(namespace)
+    }
+
+    /// Its cookie.
+    pub fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    /// As configured, or `host`.
+    pub fn name(&self) -> &Path {
+        &self.name
+    }
+
+    /// A TCP socket that belongs to this namespace, wherever it is used.
+    pub fn socket(&self, domain: Domain) -> io::Result<Socket> {
+        let make = || Socket::new(domain, Type::STREAM, None);
+        let Some(file) = &self.file else {
+            return make();
+        };
+        // A thread that ends in the namespace need not find its way back.
+        let entered = std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("namespace".into())
+                .spawn_scoped(scope, || {
+                    setns(file, CloneFlags::CLONE_NEWNET)?;
+                    make()
+                })
+                .map(|thread| thread.join())
+        })?;
+        entered.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
+    }
+
+    fn unusable(&self, source: io::Error) -> NamespaceError {
+        NamespaceError::Unusable {
+            name: self.name.clone(),
+            source,
+        }
+    }
+}
+
+/// The listeners of one namespace, on ports of the kernel's choice.
+#[derive(Debug)]
+pub struct Listeners {
+    /// On 127.0.0.1.
+    pub v4: TcpListener,
+    /// On ::1; none where the namespace has no IPv6.
+    pub v6: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Listens in `namespace`. Its sockets are exempt, so that they may bind
+    /// what nobody else may; the ports are never shared (no SO_REUSEPORT).
+    pub fn open(namespace: &Namespace, kernel: &mut Kernel) -> Result<Self, NamespaceError> {
+        let v4 = listen(namespace, kernel, Domain::IPV4)?;
+        // Without IPv6 in the namespace there is no client of IPv6 either.
+        let v6 = match listen(namespace, kernel, Domain::IPV6) {
+            Ok(listener) => Some(listener),
+            Err(error) => {
+                tracing::info!(namespace = %namespace.name.display(), %error, "no listener for IPv6");
+                None
+            }
+        };
+        Ok(Self { v4, v6 })
+    }
+
+    /// For the kernel's map.
+    pub fn ports(&self) -> io::Result<lockgate_abi::Listener> {
+        let port6 = match &self.v6 {
+            Some(listener) => listener.local_addr()?.port(),
+            None => 0,
+        };
+        Ok(lockgate_abi::Listener {
+            port4: self.v4.local_addr()?.port(),
+            port6,
+        })
+    }
+}
+
+fn listen(
+    namespace: &Namespace,
+    kernel: &mut Kernel,
+    domain: Domain,
+) -> Result<TcpListener, NamespaceError> {
+    let unusable = |source| namespace.unusable(source);
+    let socket = namespace.socket(domain).map_err(unusable)?;
+    kernel.exempt(&socket)?;
+    let address: SocketAddr = match domain {
+        Domain::IPV4 => (Ipv4Addr::LOCALHOST, 0).into(),
+        _ => (Ipv6Addr::LOCALHOST, 0).into(),
+    };
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(true).map_err(unusable)?;
+    }
+    socket.bind(&address.into()).map_err(unusable)?;
+    socket.listen(BACKLOG).map_err(unusable)?;
+    socket.set_nonblocking(true).map_err(unusable)?;
+    Ok(socket.into())
+}

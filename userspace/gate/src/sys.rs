@@ -1,0 +1,66 @@
+//! The system calls that no crate here offers.
+#![allow(unsafe_code)]
+
+use std::ffi::c_int;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// `SO_NETNS_COOKIE` (Linux 5.14): the cookie of a socket's network namespace.
+pub(crate) fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
+    const SO_NETNS_COOKIE: c_int = 71;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the pointers are to locals of the sizes given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &mut length,
+        )
+    };
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Opens the folder of a cgroup by its id (`open_by_handle_at` with a handle of
+/// kernfs). `mount` is any folder of the hierarchy. Needs CAP_DAC_READ_SEARCH.
+pub(crate) fn open_cgroup(mount: impl AsFd, id: u64) -> io::Result<OwnedFd> {
+    /// `FILEID_KERNFS` in the kernel's exportfs.h.
+    const FILEID_KERNFS: c_int = 0xfe;
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: c_int,
+        id: u64,
+    }
+    let mut handle = Handle {
+        bytes: 8,
+        kind: FILEID_KERNFS,
+        id,
+    };
+    // SAFETY: the handle has the layout of struct file_handle with eight bytes
+    // of f_handle, and lives over the call.
+    let fd = unsafe {
+        libc::open_by_handle_at(
+            mount.as_fd().as_raw_fd(),
+            (&raw mut handle).cast(),
+            libc::O_PATH | libc::O_CLOEXEC,
+        )
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was just made and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, the clock of `bpf_ktime_get_ns`.
+pub(crate) fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
