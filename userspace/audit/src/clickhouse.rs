@@ -33,6 +33,9 @@ pub struct ClickHouseSettings {
 /// views show one row for each event even where the server forgot the token.
 #[derive(Clone)]
 pub struct ClickHouse {
+    /// Outside of any database, to make ours.
+    server: Client,
+    /// Within ours. Kept, since it remembers the columns of the table.
     client: Client,
     database: String,
     patience: Duration,
@@ -117,17 +120,18 @@ impl ClickHouse {
             // Below the server's own 3 s, so that it never closes first.
             .pool_idle_timeout(Duration::from_secs(2))
             .build(connector);
-        let mut client = Client::with_http_client(http)
+        let mut server = Client::with_http_client(http)
             .with_url(url)
             .with_compression(Compression::Lz4);
         if let Some(user) = user {
-            client = client.with_user(user);
+            server = server.with_user(user);
         }
         if let Some(password) = password {
-            client = client.with_password(password);
+            server = server.with_password(password);
         }
         Ok(Self {
-            client,
+            client: server.clone().with_database(&database),
+            server,
             database,
             patience: PATIENCE,
         })
@@ -142,10 +146,11 @@ impl ClickHouse {
     /// may do so at once: every step can be repeated.
     pub async fn migrate(&self) -> Result<(), ClickHouseError> {
         let create = format!("CREATE DATABASE IF NOT EXISTS {}", self.database);
-        self.execute(&self.client, &create).await?;
-        let client = self.client.clone().with_database(&self.database);
-        self.execute(&client, schema::VERSIONS).await?;
-        let query = client.query("SELECT max(version) AS version FROM lockgate_schema");
+        self.execute(&self.server, &create).await?;
+        self.execute(&self.client, schema::VERSIONS).await?;
+        let query = self
+            .client
+            .query("SELECT max(version) AS version FROM lockgate_schema");
         let found = self.patiently(query.fetch_one::<Version>()).await?.version;
         let known = schema::MIGRATIONS.len() as u32;
         if found > known {
@@ -153,10 +158,10 @@ impl ClickHouse {
         }
         for (version, statements) in (1..).zip(schema::MIGRATIONS).skip(found as usize) {
             for statement in *statements {
-                self.execute(&client, statement).await?;
+                self.execute(&self.client, statement).await?;
             }
             let done = format!("INSERT INTO lockgate_schema (version) VALUES ({version})");
-            self.execute(&client, &done).await?;
+            self.execute(&self.client, &done).await?;
         }
         Ok(())
     }
@@ -164,9 +169,9 @@ impl ClickHouse {
     /// Inserts a batch. To be repeated with the same batch until it is `Ok`;
     /// then, and only then, [`crate::Store::shipped`].
     pub async fn insert(&self, batch: &Batch) -> Result<(), ClickHouseError> {
-        let client = self.client.clone().with_database(&self.database);
         let ship = async {
-            let mut insert = client
+            let mut insert = self
+                .client
                 .insert::<EventRow>("events")
                 .await?
                 .with_setting("insert_deduplication_token", batch.token())

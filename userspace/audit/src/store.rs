@@ -96,7 +96,7 @@ impl Store {
         connection.pragma_update(None, "cache_size", -32 * 1024)?;
         // From the first write on: else what moved between pages stays behind.
         connection.pragma_update(None, "secure_delete", true)?;
-        connection.pragma_update(None, "trusted_schema", false)?;
+        prepare(&connection)?;
         migrate(&mut connection, path)?;
         Ok(Self { connection })
     }
@@ -109,7 +109,7 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY)?;
-        connection.pragma_update(None, "trusted_schema", false)?;
+        prepare(&connection)?;
         known_version(&connection, path)?;
         Ok(Self { connection })
     }
@@ -206,6 +206,15 @@ impl Store {
             .optional()?;
         Ok(found)
     }
+}
+
+/// What every connection has.
+fn prepare(connection: &Connection) -> Result<(), StoreError> {
+    connection.pragma_update(None, "trusted_schema", false)?;
+    // Who may write the state folder alone has no place for temporary files.
+    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
 }
 
 fn known_version(connection: &Connection, path: &Path) -> Result<usize, StoreError> {

@@ -98,7 +98,7 @@ impl SegmentHeader {
             },
             bytes: u64::from_le_bytes(raw[32..40].try_into().expect("8 bytes")),
         };
-        if header.bytes % ALIGNMENT != 0 || header.bytes < HEADER_BYTES + PREFIX_BYTES {
+        if !header.bytes.is_multiple_of(ALIGNMENT) || header.bytes < HEADER_BYTES + PREFIX_BYTES {
             return Err(ReadError::NotASegment("its size is impossible"));
         }
         if file.metadata()?.len() < header.bytes {

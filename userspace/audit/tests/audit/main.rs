@@ -5,6 +5,7 @@
 mod arbitrary;
 mod clickhouse;
 mod crash;
+mod frozen;
 mod sample;
 mod sealing;
 mod search;
