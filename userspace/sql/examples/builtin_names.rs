@@ -30,7 +30,10 @@ fn main() -> std::io::Result<()> {
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         if let Some((file, name)) = line.split_once('|') {
-            files.entry(file.to_owned()).or_default().push(name.to_owned());
+            files
+                .entry(file.to_owned())
+                .or_default()
+                .push(name.to_owned());
         }
     }
     for (file, mut names) in files {

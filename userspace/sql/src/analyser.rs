@@ -80,13 +80,21 @@ impl Analyser {
         let mut queue = self.shared.queue();
         if queue.bytes + text.len() > QUEUE_BYTES {
             drop(queue);
-            return done(Arc::new(Analysis::refused(text, Refusal {
-                construct: "a new statement while too many new statements wait to be read".into(),
-                hint: "send it again in a moment".into(),
-            })));
+            return done(Arc::new(Analysis::refused(
+                text,
+                Refusal {
+                    construct: "a new statement while too many new statements wait to be read"
+                        .into(),
+                    hint: "send it again in a moment".into(),
+                },
+            )));
         }
         queue.bytes += text.len();
-        queue.jobs.push_back(Job { text: text.into(), reading, done });
+        queue.jobs.push_back(Job {
+            text: text.into(),
+            reading,
+            done,
+        });
         drop(queue);
         self.shared.waiting.notify_one();
     }
@@ -126,7 +134,12 @@ impl Shared {
     }
 
     fn work(&self) {
-        while let Some(Job { text, reading, done }) = self.next() {
+        while let Some(Job {
+            text,
+            reading,
+            done,
+        }) = self.next()
+        {
             let key = Key { text, reading };
             let analysis = match self.cache.get(&key) {
                 Some(analysis) => analysis,
@@ -147,7 +160,10 @@ impl Shared {
             if queue.closed {
                 return None;
             }
-            queue = self.waiting.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self
+                .waiting
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -155,10 +171,13 @@ impl Shared {
         let bytes = self.statement_bytes;
         let read = || Analysis::read(&key.text, key.reading, bytes);
         let analysis = catch_unwind(read).unwrap_or_else(|_| {
-            Analysis::refused(&key.text, Refusal {
-                construct: "a statement that lockgate failed to read".into(),
-                hint: "this is a fault of lockgate; report it with the statement".into(),
-            })
+            Analysis::refused(
+                &key.text,
+                Refusal {
+                    construct: "a statement that lockgate failed to read".into(),
+                    hint: "this is a fault of lockgate; report it with the statement".into(),
+                },
+            )
         });
         let analysis = Arc::new(analysis);
         if key.text.len() <= self.statement_bytes {
@@ -170,7 +189,9 @@ impl Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("statement_bytes", &self.statement_bytes).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("statement_bytes", &self.statement_bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -188,14 +209,21 @@ struct Borrowed<'a> {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        Borrowed { text: &self.text, reading: self.reading }.hash(state);
+        Borrowed {
+            text: &self.text,
+            reading: self.reading,
+        }
+        .hash(state);
     }
 }
 
 impl Hash for Borrowed<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.text);
-        let Reading { standard_conforming_strings, utf8 } = self.reading;
+        let Reading {
+            standard_conforming_strings,
+            utf8,
+        } = self.reading;
         state.write_u8(u8::from(standard_conforming_strings) << 1 | u8::from(utf8));
     }
 }

@@ -90,7 +90,11 @@ fn read(text: &[u8], reading: Reading, statement_bytes: usize) -> Result<Read, R
     prescan::depth(&tokens)?;
     let tree = pg_query::parse(text, 0).map_err(|error| unreadable(&error))?;
     let facts = walk::statements(&tree.protobuf)?;
-    let shape = if facts.secret { None } else { shape::of(text, &tokens) };
+    let shape = if facts.secret {
+        None
+    } else {
+        shape::of(text, &tokens)
+    };
     Ok((facts, shape))
 }
 

@@ -76,9 +76,15 @@ pub fn is_type(name: &str) -> bool {
 
 /// Names of functions, and whether an overload is volatile.
 static FUNCTIONS: LazyLock<HashMap<&str, bool>> = LazyLock::new(|| {
-    let files = [include_str!("../data/functions.txt"), include_str!("../data/functions-later.txt")];
+    let files = [
+        include_str!("../data/functions.txt"),
+        include_str!("../data/functions-later.txt"),
+    ];
     let lines = files.into_iter().flat_map(str::lines);
-    lines.filter_map(|line| line.split_once(' ')).map(|(kind, name)| (name, kind == "v")).collect()
+    lines
+        .filter_map(|line| line.split_once(' '))
+        .map(|(kind, name)| (name, kind == "v"))
+        .collect()
 });
 
 /// Everything that acts, and the volatile ones that do not. Where a whole
@@ -92,66 +98,144 @@ fn by_name(name: &str) -> Option<FunctionClass> {
         | "pg_sleep" | "pg_sleep_for" | "pg_sleep_until" | "txid_status" | "pg_xact_status"
         | "amvalidate" | "current_query" | "currtid2" => Pure,
         // Sizes, places and structure; no data.
-        "pg_database_size" | "pg_indexes_size" | "pg_relation_size" | "pg_table_size"
-        | "pg_tablespace_size" | "pg_total_relation_size" | "pg_partition_ancestors"
-        | "pg_partition_tree" | "pg_collation_actual_version"
+        "pg_database_size"
+        | "pg_indexes_size"
+        | "pg_relation_size"
+        | "pg_table_size"
+        | "pg_tablespace_size"
+        | "pg_total_relation_size"
+        | "pg_partition_ancestors"
+        | "pg_partition_tree"
+        | "pg_collation_actual_version"
         | "pg_database_collation_actual_version" => Pure,
         // The server's state as a monitor or a driver asks for it.
-        "pg_is_in_recovery" | "pg_is_wal_replay_paused" | "pg_get_wal_replay_pause_state"
-        | "pg_current_wal_flush_lsn" | "pg_current_wal_insert_lsn" | "pg_current_wal_lsn"
-        | "pg_last_wal_receive_lsn" | "pg_last_wal_replay_lsn" | "pg_last_xact_replay_timestamp"
-        | "pg_last_committed_xact" | "pg_xact_commit_timestamp" | "pg_xact_commit_timestamp_origin"
-        | "pg_get_multixact_members" | "pg_jit_available" | "pg_blocking_pids"
-        | "pg_safe_snapshot_blocking_pids" | "pg_isolation_test_session_is_blocked"
-        | "pg_notification_queue_usage" | "pg_export_snapshot" | "pg_get_wal_resource_managers"
-        | "pg_numa_available" | "pg_stat_clear_snapshot" | "pg_stat_force_next_flush"
-        | "pg_stat_have_stats" | "pg_stat_get_recovery_prefetch" => Pure,
-        "pg_stat_get_xact_blocks_fetched" | "pg_stat_get_xact_blocks_hit"
-        | "pg_stat_get_xact_function_calls" | "pg_stat_get_xact_function_self_time"
-        | "pg_stat_get_xact_function_total_time" | "pg_stat_get_xact_numscans"
-        | "pg_stat_get_xact_tuples_deleted" | "pg_stat_get_xact_tuples_fetched"
-        | "pg_stat_get_xact_tuples_hot_updated" | "pg_stat_get_xact_tuples_inserted"
-        | "pg_stat_get_xact_tuples_returned" | "pg_stat_get_xact_tuples_updated" => Pure,
+        "pg_is_in_recovery"
+        | "pg_is_wal_replay_paused"
+        | "pg_get_wal_replay_pause_state"
+        | "pg_current_wal_flush_lsn"
+        | "pg_current_wal_insert_lsn"
+        | "pg_current_wal_lsn"
+        | "pg_last_wal_receive_lsn"
+        | "pg_last_wal_replay_lsn"
+        | "pg_last_xact_replay_timestamp"
+        | "pg_last_committed_xact"
+        | "pg_xact_commit_timestamp"
+        | "pg_xact_commit_timestamp_origin"
+        | "pg_get_multixact_members"
+        | "pg_jit_available"
+        | "pg_blocking_pids"
+        | "pg_safe_snapshot_blocking_pids"
+        | "pg_isolation_test_session_is_blocked"
+        | "pg_notification_queue_usage"
+        | "pg_export_snapshot"
+        | "pg_get_wal_resource_managers"
+        | "pg_numa_available"
+        | "pg_stat_clear_snapshot"
+        | "pg_stat_force_next_flush"
+        | "pg_stat_have_stats"
+        | "pg_stat_get_recovery_prefetch" => Pure,
+        "pg_stat_get_xact_blocks_fetched"
+        | "pg_stat_get_xact_blocks_hit"
+        | "pg_stat_get_xact_function_calls"
+        | "pg_stat_get_xact_function_self_time"
+        | "pg_stat_get_xact_function_total_time"
+        | "pg_stat_get_xact_numscans"
+        | "pg_stat_get_xact_tuples_deleted"
+        | "pg_stat_get_xact_tuples_fetched"
+        | "pg_stat_get_xact_tuples_hot_updated"
+        | "pg_stat_get_xact_tuples_inserted"
+        | "pg_stat_get_xact_tuples_returned"
+        | "pg_stat_get_xact_tuples_updated" => Pure,
 
         "nextval" | "setval" | "currval" | "lastval" | "pg_sequence_last_value" => Sequence,
         "pg_notify" => Notify,
         "set_config" => Settings,
-        "brin_desummarize_range" | "brin_summarize_new_values" | "brin_summarize_range"
+        "brin_desummarize_range"
+        | "brin_summarize_new_values"
+        | "brin_summarize_range"
         | "gin_clean_pending_list" => Maintain,
 
         // Texts of others' statements, secrets in settings, values of columns.
-        "pg_stat_get_activity" | "pg_stat_get_backend_activity" | "pg_stat_get_wal_receiver"
-        | "pg_stat_get_wal_senders" | "pg_stat_get_subscription" | "pg_lock_status"
-        | "pg_hba_file_rules" | "pg_ident_file_mappings" | "pg_show_all_file_settings"
-        | "pg_prepared_statement" | "pg_cursor" | "pg_prepared_xact" | "pg_config"
-        | "pg_current_logfile" | "pg_get_backend_memory_contexts" | "pg_get_shmem_allocations"
-        | "pg_get_shmem_allocations_numa" | "pg_get_aios" | "pg_get_loaded_modules"
-        | "pg_mcv_list_items" | "pg_get_replication_slots"
-        | "pg_show_replication_origin_status" | "pg_available_wal_summaries"
-        | "pg_get_wal_summarizer_state" | "pg_wal_summary_contents" | "pg_control_checkpoint"
-        | "pg_control_init" | "pg_control_recovery" | "pg_control_system" => Inspect,
+        "pg_stat_get_activity"
+        | "pg_stat_get_backend_activity"
+        | "pg_stat_get_wal_receiver"
+        | "pg_stat_get_wal_senders"
+        | "pg_stat_get_subscription"
+        | "pg_lock_status"
+        | "pg_hba_file_rules"
+        | "pg_ident_file_mappings"
+        | "pg_show_all_file_settings"
+        | "pg_prepared_statement"
+        | "pg_cursor"
+        | "pg_prepared_xact"
+        | "pg_config"
+        | "pg_current_logfile"
+        | "pg_get_backend_memory_contexts"
+        | "pg_get_shmem_allocations"
+        | "pg_get_shmem_allocations_numa"
+        | "pg_get_aios"
+        | "pg_get_loaded_modules"
+        | "pg_mcv_list_items"
+        | "pg_get_replication_slots"
+        | "pg_show_replication_origin_status"
+        | "pg_available_wal_summaries"
+        | "pg_get_wal_summarizer_state"
+        | "pg_wal_summary_contents"
+        | "pg_control_checkpoint"
+        | "pg_control_init"
+        | "pg_control_recovery"
+        | "pg_control_system" => Inspect,
 
         "pg_stat_file" | "lo_import" | "lo_export" => Program,
 
-        "pg_cancel_backend" | "pg_terminate_backend" | "pg_reload_conf" | "pg_promote"
-        | "pg_rotate_logfile" | "pg_rotate_logfile_old" | "pg_switch_wal"
-        | "pg_create_restore_point" | "pg_backup_start" | "pg_backup_stop" | "pg_start_backup"
-        | "pg_stop_backup" | "pg_wal_replay_pause" | "pg_wal_replay_resume"
-        | "pg_log_backend_memory_contexts" | "pg_log_standby_snapshot" | "pg_nextoid"
-        | "pg_stop_making_pinned_objects" | "pg_import_system_collations"
-        | "pg_extension_config_dump" | "pg_sync_replication_slots" | "pg_drop_replication_slot"
-        | "pg_copy_logical_replication_slot" | "pg_copy_physical_replication_slot"
-        | "pg_create_logical_replication_slot" | "pg_create_physical_replication_slot"
-        | "pg_restore_attribute_stats" | "pg_restore_relation_stats"
-        | "pg_clear_attribute_stats" | "pg_clear_relation_stats" => System,
+        "pg_cancel_backend"
+        | "pg_terminate_backend"
+        | "pg_reload_conf"
+        | "pg_promote"
+        | "pg_rotate_logfile"
+        | "pg_rotate_logfile_old"
+        | "pg_switch_wal"
+        | "pg_create_restore_point"
+        | "pg_backup_start"
+        | "pg_backup_stop"
+        | "pg_start_backup"
+        | "pg_stop_backup"
+        | "pg_wal_replay_pause"
+        | "pg_wal_replay_resume"
+        | "pg_log_backend_memory_contexts"
+        | "pg_log_standby_snapshot"
+        | "pg_nextoid"
+        | "pg_stop_making_pinned_objects"
+        | "pg_import_system_collations"
+        | "pg_extension_config_dump"
+        | "pg_sync_replication_slots"
+        | "pg_drop_replication_slot"
+        | "pg_copy_logical_replication_slot"
+        | "pg_copy_physical_replication_slot"
+        | "pg_create_logical_replication_slot"
+        | "pg_create_physical_replication_slot"
+        | "pg_restore_attribute_stats"
+        | "pg_restore_relation_stats"
+        | "pg_clear_attribute_stats"
+        | "pg_clear_relation_stats" => System,
 
         // SQL in a string, or the whole of a table by its name. The cursor of
         // cursor_to_xml was decided on, but not that its rows are wanted.
-        "query_to_xml" | "query_to_xml_and_xmlschema" | "query_to_xmlschema"
-        | "cursor_to_xml" | "cursor_to_xmlschema" | "table_to_xml"
-        | "table_to_xml_and_xmlschema" | "table_to_xmlschema" | "schema_to_xml"
-        | "schema_to_xml_and_xmlschema" | "schema_to_xmlschema" | "database_to_xml"
-        | "database_to_xml_and_xmlschema" | "database_to_xmlschema" | "ts_stat"
+        "query_to_xml"
+        | "query_to_xml_and_xmlschema"
+        | "query_to_xmlschema"
+        | "cursor_to_xml"
+        | "cursor_to_xmlschema"
+        | "table_to_xml"
+        | "table_to_xml_and_xmlschema"
+        | "table_to_xmlschema"
+        | "schema_to_xml"
+        | "schema_to_xml_and_xmlschema"
+        | "schema_to_xmlschema"
+        | "database_to_xml"
+        | "database_to_xml_and_xmlschema"
+        | "database_to_xmlschema"
+        | "ts_stat"
         | "ts_rewrite" => Opaque,
         // A type in a string, whose input may be somebody's code.
         "pg_input_is_valid" | "pg_input_error_info" => Opaque,
@@ -202,8 +286,10 @@ mod tests {
 
     #[test]
     fn every_volatile_function_was_looked_at() {
-        let not: Vec<_> =
-            FUNCTIONS.iter().filter(|(name, volatile)| **volatile && by_name(name).is_none()).collect();
+        let not: Vec<_> = FUNCTIONS
+            .iter()
+            .filter(|(name, volatile)| **volatile && by_name(name).is_none())
+            .collect();
         assert_eq!(not, []);
     }
 }

@@ -166,8 +166,11 @@ impl Catalogue {
                 parents: Vec::new(),
             })
         })?;
-        let places: HashMap<u32, usize> =
-            found.iter().enumerate().map(|(place, relation)| (relation.oid, place)).collect();
+        let places: HashMap<u32, usize> = found
+            .iter()
+            .enumerate()
+            .map(|(place, relation)| (relation.oid, place))
+            .collect();
         let mut numbered: HashMap<(u32, u32), String> = HashMap::new();
         for (oid, number, name) in read("columns", columns, |row| {
             let [oid, position, name] = texts(row)?;
@@ -180,12 +183,21 @@ impl Catalogue {
         }
         for (view, relation, column, whole_rows) in read("dependencies", dependencies, |row| {
             let [view, relation, column, whole_rows] = texts(row)?;
-            Ok((number(view)?, number(relation)?, number(column)?, truth(whole_rows)?))
+            Ok((
+                number(view)?,
+                number(relation)?,
+                number(column)?,
+                truth(whole_rows)?,
+            ))
         })? {
             // Column 0 stands for the relation as such.
             let column = numbered.get(&(relation, column)).cloned();
             if let Some(place) = places.get(&view) {
-                found[*place].dependencies.push(Dependency { relation, column, whole_rows });
+                found[*place].dependencies.push(Dependency {
+                    relation,
+                    column,
+                    whole_rows,
+                });
             }
         }
         for (child, parent) in read("parents", parents, |row| {
@@ -215,13 +227,22 @@ impl Catalogue {
             let [name] = texts(row)?;
             Ok(name.to_owned())
         })?;
-        Ok(Stored { epoch, relations: found, others: names, schemas }.into())
+        Ok(Stored {
+            epoch,
+            relations: found,
+            others: names,
+            schemas,
+        }
+        .into())
     }
 
     /// The same without relations of users: what can be relied on after a
     /// change of definitions that cannot be seen yet.
     pub fn without_relations(&self) -> Self {
-        let relations = self.relations.iter().filter(|relation| is_system(&relation.schema));
+        let relations = self
+            .relations
+            .iter()
+            .filter(|relation| is_system(&relation.schema));
         Stored {
             epoch: self.epoch,
             relations: relations.cloned().collect(),
@@ -248,7 +269,11 @@ impl Catalogue {
 
     /// The relations of that name in all schemas.
     pub fn named<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a Relation> + use<'a> {
-        self.by_name.get(name).into_iter().flatten().map(|place| &self.relations[*place])
+        self.by_name
+            .get(name)
+            .into_iter()
+            .flatten()
+            .map(|place| &self.relations[*place])
     }
 
     /// Whether the database has this schema.
@@ -279,7 +304,11 @@ impl Catalogue {
 
     /// Partitions and children, direct ones.
     pub(crate) fn children(&self, oid: u32) -> impl Iterator<Item = &Relation> {
-        self.children.get(&oid).into_iter().flatten().filter_map(|oid| self.relation_by_oid(*oid))
+        self.children
+            .get(&oid)
+            .into_iter()
+            .flatten()
+            .filter_map(|oid| self.relation_by_oid(*oid))
     }
 }
 
@@ -297,7 +326,12 @@ fn schemas_of<'a>(
 
 impl From<Stored> for Catalogue {
     fn from(stored: Stored) -> Self {
-        let Stored { epoch, relations, others, schemas } = stored;
+        let Stored {
+            epoch,
+            relations,
+            others,
+            schemas,
+        } = stored;
         let mut catalogue = Self {
             epoch,
             others,
@@ -305,10 +339,18 @@ impl From<Stored> for Catalogue {
             ..Self::default()
         };
         for (place, relation) in relations.iter().enumerate() {
-            catalogue.by_name.entry(relation.name.clone()).or_default().push(place);
+            catalogue
+                .by_name
+                .entry(relation.name.clone())
+                .or_default()
+                .push(place);
             catalogue.by_oid.insert(relation.oid, place);
             for parent in &relation.parents {
-                catalogue.children.entry(*parent).or_default().push(relation.oid);
+                catalogue
+                    .children
+                    .entry(*parent)
+                    .or_default()
+                    .push(relation.oid);
             }
         }
         catalogue.relations = relations;
@@ -318,11 +360,23 @@ impl From<Stored> for Catalogue {
 
 impl From<Catalogue> for Stored {
     fn from(catalogue: Catalogue) -> Self {
-        let Catalogue { epoch, relations, others, schemas, by_name: _, by_oid: _, children: _ } =
-            catalogue;
+        let Catalogue {
+            epoch,
+            relations,
+            others,
+            schemas,
+            by_name: _,
+            by_oid: _,
+            children: _,
+        } = catalogue;
         let mut schemas: Vec<_> = schemas.into_iter().collect();
         schemas.sort();
-        Self { epoch, relations, others, schemas }
+        Self {
+            epoch,
+            relations,
+            others,
+            schemas,
+        }
     }
 }
 
@@ -348,7 +402,11 @@ fn read<T>(
     mut one: impl FnMut(&[Option<String>]) -> Result<T, String>,
 ) -> Result<Vec<T>, CatalogueError> {
     let row = |(row, columns): (usize, &Vec<_>)| {
-        one(columns).map_err(|problem| CatalogueError { query, row, problem })
+        one(columns).map_err(|problem| CatalogueError {
+            query,
+            row,
+            problem,
+        })
     };
     rows.iter().enumerate().map(row).collect()
 }

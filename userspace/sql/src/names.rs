@@ -13,7 +13,10 @@ pub(crate) struct Name {
 impl Name {
     /// From the parts as they were written. PostgreSQL cuts each to 63 bytes.
     pub(crate) fn new(schema: Option<&str>, name: &str) -> Self {
-        Self { schema: schema.map(|schema| cut(schema).to_owned()), name: cut(name).to_owned() }
+        Self {
+            schema: schema.map(|schema| cut(schema).to_owned()),
+            name: cut(name).to_owned(),
+        }
     }
 }
 
@@ -63,16 +66,18 @@ impl Need {
             | Self::Attribute(_) => false,
             Self::InSchema(_, name)
             | Self::Relation(_, name)
-            | Self::NewRelation { name, temporary: false }
+            | Self::NewRelation {
+                name,
+                temporary: false,
+            }
             | Self::FunctionObject(_, name)
             | Self::Collation(name) => name.schema.is_none(),
-            Self::NewRelation { temporary: true, .. } => true,
+            Self::NewRelation {
+                temporary: true, ..
+            } => true,
             // Of these, every definition that the catalogue has in any schema
             // counts, so that no path can matter.
-            Self::Function(_)
-            | Self::OtherFunction(_)
-            | Self::Operator(_)
-            | Self::Type(_) => false,
+            Self::Function(_) | Self::OtherFunction(_) | Self::Operator(_) | Self::Type(_) => false,
         }
     }
 }

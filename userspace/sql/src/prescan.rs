@@ -96,7 +96,10 @@ pub(crate) fn depth(tokens: &[ScanToken]) -> Result<(), Refusal> {
     let mut level = Level::default();
     for token in tokens {
         let kind = Token::try_from(token.token).map_err(|_| {
-            refusal("a token that lockgate does not know", "report it with the statement")
+            refusal(
+                "a token that lockgate does not know",
+                "report it with the statement",
+            )
         })?;
         match kind {
             Token::Ascii40 | Token::Ascii91 => {
@@ -146,7 +149,9 @@ pub(crate) fn depth(tokens: &[ScanToken]) -> Result<(), Refusal> {
         }
         if below + level.depth() > DEPTH {
             return Err(refusal(
-                format!("a statement nested over {DEPTH} levels deep, or as long a chain of operators"),
+                format!(
+                    "a statement nested over {DEPTH} levels deep, or as long a chain of operators"
+                ),
                 "use a list (IN, VALUES, = ANY) or split the statement",
             ));
         }
@@ -155,5 +160,8 @@ pub(crate) fn depth(tokens: &[ScanToken]) -> Result<(), Refusal> {
 }
 
 pub(crate) fn refusal(construct: impl Into<String>, hint: &str) -> Refusal {
-    Refusal { construct: construct.into(), hint: hint.into() }
+    Refusal {
+        construct: construct.into(),
+        hint: hint.into(),
+    }
 }

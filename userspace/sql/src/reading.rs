@@ -24,6 +24,9 @@ impl Reading {
 impl Default for Reading {
     /// What lockgate sets up after login.
     fn default() -> Self {
-        Self { standard_conforming_strings: true, utf8: true }
+        Self {
+            standard_conforming_strings: true,
+            utf8: true,
+        }
     }
 }

@@ -154,11 +154,18 @@ impl<'a> Resolver<'a> {
     }
 
     fn finish(self, analysis: &Analysis) -> Resolved {
-        let Self { mut accesses, effects, .. } = self;
+        let Self {
+            mut accesses,
+            effects,
+            ..
+        } = self;
         if accesses.is_empty() && analysis.refusal.is_none() {
             accesses.push(Access::new(Verb::Session, Resource::target()));
         }
-        Resolved { statement: Arc::new(statement(analysis, accesses)), effects }
+        Resolved {
+            statement: Arc::new(statement(analysis, accesses)),
+            effects,
+        }
     }
 
     fn need(&mut self, need: &Need) {
@@ -200,7 +207,10 @@ impl<'a> Resolver<'a> {
     }
 
     fn schema(&mut self, verb: Verb, schema: &str) {
-        self.add(verb, Resource::new(ResourceKind::Schema, [self.database, plain(schema)]));
+        self.add(
+            verb,
+            Resource::new(ResourceKind::Schema, [self.database, plain(schema)]),
+        );
     }
 
     fn table(&mut self, verb: Verb, schema: &str, table: &str) {
@@ -261,8 +271,9 @@ impl<'a> Resolver<'a> {
             (None, SearchPath::Known(path)) => {
                 let system = Some("pg_catalog").filter(|_| !path.iter().any(|s| s == "pg_catalog"));
                 let path = system.into_iter().chain(path.iter().map(String::as_str));
-                let first =
-                    path.filter_map(|schema| catalogue.relation(schema, &name.name)).next();
+                let first = path
+                    .filter_map(|schema| catalogue.relation(schema, &name.name))
+                    .next();
                 match first {
                     Some(relation) => self.found(verb, relation),
                     None => self.not_found(verb, &name.name),
@@ -290,7 +301,10 @@ impl<'a> Resolver<'a> {
     /// all the same.
     fn tagged_by_name(&mut self, schema: Option<&str>, name: &str) {
         let tags = self.tags;
-        for of in tags.schemas_of(name).filter(|of| schema.is_none_or(|schema| schema == *of)) {
+        for of in tags
+            .schemas_of(name)
+            .filter(|of| schema.is_none_or(|schema| schema == *of))
+        {
             self.tagged(of, name, false);
         }
     }
@@ -315,7 +329,10 @@ impl<'a> Resolver<'a> {
             Verb::Select if holds_statements => self.table(Verb::Inspect, schema, name),
             _ => self.table(verb, schema, name),
         }
-        let writes = matches!(verb, Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate);
+        let writes = matches!(
+            verb,
+            Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate
+        );
         let reads = matches!(verb, Verb::Select | Verb::Maintain) || writes;
         let mut beneath = vec![relation];
         let mut known = HashSet::new();
@@ -326,7 +343,10 @@ impl<'a> Resolver<'a> {
             if (reads && part.code_on_read) || (writes && part.code_on_write) {
                 self.table(Verb::Opaque, schema, name);
             }
-            let below = part.dependencies.iter().map(|dependency| dependency.relation);
+            let below = part
+                .dependencies
+                .iter()
+                .map(|dependency| dependency.relation);
             beneath.extend(below.filter_map(|oid| self.catalogue.relation_by_oid(oid)));
         }
         if !self.tags.is_empty() {
@@ -346,8 +366,10 @@ impl<'a> Resolver<'a> {
         while at < found.len() {
             let here = found[at];
             at += 1;
-            let parents =
-                here.parents.iter().filter_map(|oid| self.catalogue.relation_by_oid(*oid));
+            let parents = here
+                .parents
+                .iter()
+                .filter_map(|oid| self.catalogue.relation_by_oid(*oid));
             for other in parents.chain(self.catalogue.children(here.oid)) {
                 if !found.iter().any(|known| known.oid == other.oid) {
                     found.push(other);
@@ -377,7 +399,9 @@ impl<'a> Resolver<'a> {
             if !known.insert(part) {
                 continue;
             }
-            let Some(of) = self.catalogue.relation_by_oid(part.relation) else { continue };
+            let Some(of) = self.catalogue.relation_by_oid(part.relation) else {
+                continue;
+            };
             beneath.extend(&of.dependencies);
             for relative in self.relatives(of) {
                 for column in tags.of(database, &relative.schema, &relative.name) {
@@ -437,7 +461,10 @@ impl<'a> Resolver<'a> {
     fn class(&mut self, class: FunctionClass) {
         match (class, class.verb()) {
             (_, None) => {}
-            (FunctionClass::System | FunctionClass::Settings | FunctionClass::Program, Some(verb)) => {
+            (
+                FunctionClass::System | FunctionClass::Settings | FunctionClass::Program,
+                Some(verb),
+            ) => {
                 self.add(verb, Resource::target());
             }
             (_, Some(verb)) => self.database(verb),
@@ -445,7 +472,10 @@ impl<'a> Resolver<'a> {
     }
 
     fn function_object(&mut self, verb: Verb, name: &Name) {
-        let schema = name.schema.as_deref().unwrap_or_else(|| self.creation_schema());
+        let schema = name
+            .schema
+            .as_deref()
+            .unwrap_or_else(|| self.creation_schema());
         let path = [self.database, plain(schema), &name.name];
         self.add(verb, Resource::new(ResourceKind::Function, path));
     }
@@ -481,7 +511,10 @@ impl<'a> Resolver<'a> {
         let catalogue = self.catalogue;
         match name.schema.as_deref() {
             Some("pg_catalog" | "information_schema") => {
-                for schema in catalogue.types(&name.name).filter(|schema| is_system(schema)) {
+                for schema in catalogue
+                    .types(&name.name)
+                    .filter(|schema| is_system(schema))
+                {
                     self.schema(Verb::Opaque, schema);
                 }
             }
@@ -532,5 +565,9 @@ fn is_temporary(schema: &str) -> bool {
 }
 
 fn plain(schema: &str) -> &str {
-    if is_temporary(schema) { TEMPORARY } else { schema }
+    if is_temporary(schema) {
+        TEMPORARY
+    } else {
+        schema
+    }
 }

@@ -14,7 +14,10 @@ pub(crate) fn of(text: &str, tokens: &[ScanToken]) -> Option<Arc<str>> {
     // Numbers that stand for parameters stay as they are.
     let first_free = parameters(text, tokens);
     for token in tokens {
-        let (from, to) = (usize::try_from(token.start).ok()?, usize::try_from(token.end).ok()?);
+        let (from, to) = (
+            usize::try_from(token.start).ok()?,
+            usize::try_from(token.end).ok()?,
+        );
         let kind = Token::try_from(token.token).ok()?;
         if matches!(kind, Token::SqlComment | Token::CComment) {
             continue;
@@ -44,7 +47,11 @@ fn parameters(text: &str, tokens: &[ScanToken]) -> u64 {
     tokens
         .iter()
         .filter(|token| token.token == Token::Param as i32)
-        .filter_map(|token| text.get(token.start as usize + 1..token.end as usize)?.parse().ok())
+        .filter_map(|token| {
+            text.get(token.start as usize + 1..token.end as usize)?
+                .parse()
+                .ok()
+        })
         .max()
         .unwrap_or(0)
 }

@@ -51,7 +51,10 @@ impl Tags {
 
     /// Schemas with a tagged table of that name.
     pub(crate) fn schemas_of(&self, table: &str) -> impl Iterator<Item = &str> {
-        self.columns.keys().filter(move |(_, name)| name == table).map(|(schema, _)| schema.as_str())
+        self.columns
+            .keys()
+            .filter(move |(_, name)| name == table)
+            .map(|(schema, _)| schema.as_str())
     }
 
     /// The tagged columns of one table.
@@ -72,5 +75,8 @@ impl Tags {
 
 /// The access that seeing a column is.
 pub(crate) fn view(database: &str, schema: &str, table: &str, column: &str) -> Access {
-    Access::new(Verb::View, Resource::new(ResourceKind::Column, [database, schema, table, column]))
+    Access::new(
+        Verb::View,
+        Resource::new(ResourceKind::Column, [database, schema, table, column]),
+    )
 }

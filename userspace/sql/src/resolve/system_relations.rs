@@ -12,20 +12,37 @@ pub(super) fn reading(schema: &str, name: &str) -> Verb {
         // Passwords, and options that hold them.
         (
             "pg_catalog",
-            "pg_authid" | "pg_shadow" | "pg_user_mapping" | "pg_user_mappings" | "pg_subscription"
-            | "pg_db_role_setting" | "pg_hba_file_rules"
-            | "pg_ident_file_mappings" | "pg_file_settings" | "pg_config",
+            "pg_authid"
+            | "pg_shadow"
+            | "pg_user_mapping"
+            | "pg_user_mappings"
+            | "pg_subscription"
+            | "pg_db_role_setting"
+            | "pg_hba_file_rules"
+            | "pg_ident_file_mappings"
+            | "pg_file_settings"
+            | "pg_config",
         ) => Verb::Inspect,
-        (
-            "information_schema","user_mapping_options" | "_pg_user_mappings") => Verb::Inspect,
+        ("information_schema", "user_mapping_options" | "_pg_user_mappings") => Verb::Inspect,
         // Statements of others.
         (
             "pg_catalog",
-            "pg_stat_activity" | "pg_prepared_statements" | "pg_cursors" | "pg_prepared_xacts"
-            | "pg_stat_replication" | "pg_stat_wal_receiver" | "pg_stat_subscription"
-            | "pg_stat_ssl" | "pg_stat_gssapi" | "pg_locks" | "pg_replication_slots"
-            | "pg_replication_origin_status" | "pg_shmem_allocations"
-            | "pg_shmem_allocations_numa" | "pg_backend_memory_contexts" | "pg_aios",
+            "pg_stat_activity"
+            | "pg_prepared_statements"
+            | "pg_cursors"
+            | "pg_prepared_xacts"
+            | "pg_stat_replication"
+            | "pg_stat_wal_receiver"
+            | "pg_stat_subscription"
+            | "pg_stat_ssl"
+            | "pg_stat_gssapi"
+            | "pg_locks"
+            | "pg_replication_slots"
+            | "pg_replication_origin_status"
+            | "pg_shmem_allocations"
+            | "pg_shmem_allocations_numa"
+            | "pg_backend_memory_contexts"
+            | "pg_aios",
         ) => Verb::Inspect,
         ("pg_catalog", name) if name.starts_with("pg_stat_progress") => Verb::Inspect,
         _ => Verb::Describe,

@@ -1,0 +1,657 @@
+//! Expressions: what is called, compared, converted, and which columns.
+
+use lockgate_command::Verb;
+use pg_query::NodeEnum;
+use pg_query::protobuf::*;
+
+use super::{Visit, Walk, Walked, known, qualified, string, strings};
+use crate::builtin::{FunctionClass, function_class};
+use crate::names::{Name, Need};
+use crate::settings;
+
+impl Visit for ColumnRef {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            fields,
+            location: _,
+        } = self;
+        walk.reads_columns = true;
+        if fields
+            .iter()
+            .any(|field| matches!(field.node, Some(NodeEnum::AStar(_))))
+        {
+            walk.facts.all_columns = true;
+            return Ok(());
+        }
+        if let Some(last) = fields.last() {
+            let last = string(last)?;
+            walk.column(last);
+            // `x.f` is f(x) where x has no column f.
+            if fields.len() > 1 {
+                walk.need(Need::Attribute(crate::names::cut(last).to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `(x).f`, `x[1]`, `(x).*`.
+impl Visit for AIndirection {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self { arg, indirection } = self;
+        arg.visit(walk)?;
+        for step in indirection {
+            match &step.node {
+                Some(NodeEnum::String(field)) => {
+                    walk.column(&field.sval);
+                    walk.need(Need::Attribute(crate::names::cut(&field.sval).to_owned()));
+                }
+                _ => step.visit(walk)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Visit for AStar {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {} = self;
+        walk.facts.all_columns = true;
+        Ok(())
+    }
+}
+
+impl Visit for FuncCall {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            funcname,
+            args,
+            agg_order,
+            agg_filter,
+            over,
+            agg_within_group: _,
+            agg_star: _,
+            agg_distinct: _,
+            func_variadic: _,
+            funcformat,
+            location: _,
+        } = self;
+        known::<CoercionForm>(*funcformat)?;
+        args.visit(walk)?;
+        agg_order.visit(walk)?;
+        agg_filter.visit(walk)?;
+        over.visit(walk)?;
+        let name = qualified(funcname)?;
+        // `f(x)` is x.f where x has a column f.
+        if args.len() == 1 {
+            walk.column(&name.name);
+        }
+        call(walk, name, args)
+    }
+}
+
+/// A call is by name; two kinds of built-in functions say more by their
+/// arguments.
+fn call(walk: &mut Walk, name: Name, args: &[Node]) -> Walked {
+    let built_in = matches!(name.schema.as_deref(), None | Some("pg_catalog"));
+    match function_class(&name.name).filter(|_| built_in) {
+        Some(FunctionClass::Settings) => {
+            let values: Option<Vec<&str>> = args.iter().take(2).map(constant).collect();
+            match values.as_deref() {
+                Some([setting, value]) => settings::set(walk, setting, Some(&[value]))?,
+                _ => return Err(settings::not_constant()),
+            }
+            walk.need(Need::OtherFunction(name));
+        }
+        Some(FunctionClass::Sequence) => match args.first().and_then(constant).and_then(relation) {
+            Some(sequence) => {
+                walk.need(Need::Relation(Verb::UseSequence, sequence));
+                walk.need(Need::OtherFunction(name));
+            }
+            None => walk.need(Need::Function(name)),
+        },
+        _ => walk.need(Need::Function(name)),
+    }
+    Ok(())
+}
+
+/// A string that is written in the statement, with or without a cast.
+fn constant(node: &Node) -> Option<&str> {
+    match node.node.as_ref()? {
+        NodeEnum::AConst(AConst {
+            isnull: false,
+            location: _,
+            val: Some(a_const::Val::Sval(text)),
+        }) => Some(&text.sval),
+        NodeEnum::TypeCast(cast) => constant(cast.arg.as_ref()?),
+        _ => None,
+    }
+}
+
+/// A relation's name in a string, where it is plain enough to be read with
+/// certainty.
+fn relation(text: &str) -> Option<Name> {
+    let plain = |part: &str| {
+        let mut characters = part.chars();
+        characters
+            .next()
+            .is_some_and(|first| first.is_ascii_lowercase() || first == '_')
+            && characters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let parts: Vec<&str> = text.split('.').collect();
+    match parts[..] {
+        [name] if plain(name) => Some(Name::new(None, name)),
+        [schema, name] if plain(schema) && plain(name) => Some(Name::new(Some(schema), name)),
+        _ => None,
+    }
+}
+
+impl Visit for AExpr {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            kind,
+            name,
+            lexpr,
+            rexpr,
+            rexpr_list_start: _,
+            rexpr_list_end: _,
+            location: _,
+        } = self;
+        lexpr.visit(walk)?;
+        rexpr.visit(walk)?;
+        let plain: &[&str] = match known(*kind)? {
+            AExprKind::Undefined => return Err(super::unknown_node()),
+            AExprKind::AexprOp | AExprKind::AexprOpAny | AExprKind::AexprOpAll => {
+                walk.need(Need::Operator(qualified(name)?));
+                return Ok(());
+            }
+            // Their name is that of the operator that they stand for.
+            AExprKind::AexprIn
+            | AExprKind::AexprLike
+            | AExprKind::AexprIlike
+            | AExprKind::AexprSimilar
+            | AExprKind::AexprNullif
+            | AExprKind::AexprDistinct
+            | AExprKind::AexprNotDistinct => {
+                walk.need(Need::Operator(qualified(name)?));
+                return Ok(());
+            }
+            AExprKind::AexprBetween | AExprKind::AexprBetweenSym => &["<=", ">="],
+            AExprKind::AexprNotBetween | AExprKind::AexprNotBetweenSym => &["<", ">"],
+        };
+        for operator in plain {
+            walk.need(Need::Operator(Name::new(None, operator)));
+        }
+        Ok(())
+    }
+}
+
+impl Visit for SubLink {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            sub_link_type,
+            sub_link_id: _,
+            testexpr,
+            oper_name,
+            subselect,
+            location: _,
+        } = self;
+        xpr.visit(walk)?;
+        testexpr.visit(walk)?;
+        let kind: SubLinkType = known(*sub_link_type)?;
+        match (kind, oper_name.is_empty()) {
+            // `x IN (SELECT …)`.
+            (SubLinkType::AnySublink, true) => walk.need(Need::Operator(Name::new(None, "="))),
+            (_, true) => {}
+            (_, false) => walk.need(Need::Operator(qualified(oper_name)?)),
+        }
+        // What a locking clause of the outer query locks ends here.
+        let locked = std::mem::take(&mut walk.locked);
+        subselect.visit(walk)?;
+        walk.locked = locked;
+        Ok(())
+    }
+}
+
+impl Visit for CaseExpr {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            casetype: _,
+            casecollid: _,
+            arg,
+            args,
+            defresult,
+            location: _,
+        } = self;
+        xpr.visit(walk)?;
+        if arg.is_some() {
+            walk.need(Need::Operator(Name::new(None, "=")));
+        }
+        arg.visit(walk)?;
+        args.visit(walk)?;
+        defresult.visit(walk)
+    }
+}
+
+impl Visit for TypeName {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            names,
+            type_oid: _,
+            setof: _,
+            pct_type,
+            typmods,
+            typemod: _,
+            array_bounds,
+            location: _,
+        } = self;
+        typmods.visit(walk)?;
+        array_bounds.visit(walk)?;
+        if *pct_type {
+            // `t.c%TYPE` is the type of a column.
+            let parts = strings(names)?;
+            if let [.., table, column] = parts[..] {
+                let schema = parts.len().checked_sub(3).map(|at| parts[at]);
+                walk.column(column);
+                walk.need(Need::Relation(Verb::Describe, Name::new(schema, table)));
+            }
+            return Ok(());
+        }
+        if !names.is_empty() {
+            walk.need(Need::Type(qualified(names)?));
+        }
+        Ok(())
+    }
+}
+
+impl Visit for CollateClause {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            arg,
+            collname,
+            location: _,
+        } = self;
+        arg.visit(walk)?;
+        walk.need(Need::Collation(qualified(collname)?));
+        Ok(())
+    }
+}
+
+/// `label`, `value AS label`. Where the name is a column's, the statement
+/// that holds it says so.
+impl Visit for ResTarget {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            name: _,
+            indirection,
+            val,
+            location: _,
+        } = self;
+        for step in indirection {
+            match &step.node {
+                Some(NodeEnum::String(field)) => walk.column(&field.sval),
+                _ => step.visit(walk)?,
+            }
+        }
+        val.visit(walk)
+    }
+}
+
+impl Visit for AConst {
+    fn visit(&self, _: &mut Walk) -> Walked {
+        let Self {
+            isnull: _,
+            location: _,
+            val,
+        } = self;
+        match val {
+            None
+            | Some(
+                a_const::Val::Ival(_)
+                | a_const::Val::Fval(_)
+                | a_const::Val::Boolval(_)
+                | a_const::Val::Sval(_)
+                | a_const::Val::Bsval(_),
+            ) => Ok(()),
+        }
+    }
+}
+
+/// `ORDER BY x USING <`.
+impl Visit for SortBy {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            node,
+            sortby_dir,
+            sortby_nulls,
+            use_op,
+            location: _,
+        } = self;
+        known::<SortByDir>(*sortby_dir)?;
+        known::<SortByNulls>(*sortby_nulls)?;
+        node.visit(walk)?;
+        if !use_op.is_empty() {
+            walk.need(Need::Operator(qualified(use_op)?));
+        }
+        Ok(())
+    }
+}
+
+// These hold other expressions and do nothing of their own.
+
+impl Visit for AIndices {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            is_slice: _,
+            lidx,
+            uidx,
+        } = self;
+        lidx.visit(walk)?;
+        uidx.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for AArrayExpr {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            elements,
+            list_start: _,
+            list_end: _,
+            location: _,
+        } = self;
+        elements.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for BoolExpr {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            boolop,
+            args,
+            location: _,
+        } = self;
+        known::<BoolExprType>(*boolop)?;
+        xpr.visit(walk)?;
+        args.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for CaseWhen {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            expr,
+            result,
+            location: _,
+        } = self;
+        xpr.visit(walk)?;
+        expr.visit(walk)?;
+        result.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for CoalesceExpr {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            coalescetype: _,
+            coalescecollid: _,
+            args,
+            location: _,
+        } = self;
+        xpr.visit(walk)?;
+        args.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for MinMaxExpr {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            minmaxtype: _,
+            minmaxcollid: _,
+            inputcollid: _,
+            op,
+            args,
+            location: _,
+        } = self;
+        known::<MinMaxOp>(*op)?;
+        xpr.visit(walk)?;
+        args.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for NullTest {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            arg,
+            nulltesttype,
+            argisrow: _,
+            location: _,
+        } = self;
+        known::<NullTestType>(*nulltesttype)?;
+        xpr.visit(walk)?;
+        arg.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for BooleanTest {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            arg,
+            booltesttype,
+            location: _,
+        } = self;
+        known::<BoolTestType>(*booltesttype)?;
+        xpr.visit(walk)?;
+        arg.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for RowExpr {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            args,
+            row_typeid: _,
+            row_format,
+            colnames,
+            location: _,
+        } = self;
+        known::<CoercionForm>(*row_format)?;
+        xpr.visit(walk)?;
+        args.visit(walk)?;
+        colnames.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for SetToDefault {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            type_id: _,
+            type_mod: _,
+            collation: _,
+            location: _,
+        } = self;
+        xpr.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for CurrentOfExpr {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            cvarno: _,
+            cursor_name: _,
+            cursor_param: _,
+        } = self;
+        xpr.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for GroupingFunc {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            args,
+            refs,
+            agglevelsup: _,
+            location: _,
+        } = self;
+        xpr.visit(walk)?;
+        args.visit(walk)?;
+        refs.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for MergeSupportFunc {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            msftype: _,
+            msfcollid: _,
+            location: _,
+        } = self;
+        xpr.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for MultiAssignRef {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            source,
+            colno: _,
+            ncolumns: _,
+        } = self;
+        source.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for NamedArgExpr {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            arg,
+            name: _,
+            argnumber: _,
+            location: _,
+        } = self;
+        xpr.visit(walk)?;
+        arg.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for ParamRef {
+    fn visit(&self, _: &mut Walk) -> Walked {
+        let Self {
+            number: _,
+            location: _,
+        } = self;
+        Ok(())
+    }
+}
+
+impl Visit for SqlValueFunction {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            xpr,
+            op,
+            r#type: _,
+            typmod: _,
+            location: _,
+        } = self;
+        known::<SqlValueFunctionOp>(*op)?;
+        xpr.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for TypeCast {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            arg,
+            type_name,
+            location: _,
+        } = self;
+        arg.visit(walk)?;
+        type_name.visit(walk)?;
+        Ok(())
+    }
+}
+
+impl Visit for List {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self { items } = self;
+        items.visit(walk)?;
+        Ok(())
+    }
+}
+
+// Values, and names that whoever holds them has read.
+
+impl Visit for Integer {
+    fn visit(&self, _: &mut Walk) -> Walked {
+        let Self { ival: _ } = self;
+        Ok(())
+    }
+}
+
+impl Visit for Float {
+    fn visit(&self, _: &mut Walk) -> Walked {
+        let Self { fval: _ } = self;
+        Ok(())
+    }
+}
+
+impl Visit for Boolean {
+    fn visit(&self, _: &mut Walk) -> Walked {
+        let Self { boolval: _ } = self;
+        Ok(())
+    }
+}
+
+impl Visit for String {
+    fn visit(&self, _: &mut Walk) -> Walked {
+        let Self { sval: _ } = self;
+        Ok(())
+    }
+}
+
+impl Visit for BitString {
+    fn visit(&self, _: &mut Walk) -> Walked {
+        let Self { bsval: _ } = self;
+        Ok(())
+    }
+}
+
+impl Visit for Alias {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            aliasname: _,
+            colnames,
+        } = self;
+        colnames.visit(walk)?;
+        Ok(())
+    }
+}

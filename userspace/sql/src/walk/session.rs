@@ -1,0 +1,198 @@
+//! What concerns the session: settings, transactions, cursors, prepared
+//! statements, notifications.
+
+use lockgate_command::Verb;
+use pg_query::NodeEnum;
+use pg_query::protobuf::*;
+
+use super::{Visit, Walk, Walked, known};
+use crate::settings;
+
+impl Visit for VariableSetStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            kind,
+            name,
+            args,
+            jumble_args: _,
+            is_local: _,
+            location: _,
+        } = self;
+        match known(*kind)? {
+            VariableSetKind::VarSetValue => {
+                let values: Option<Vec<&str>> = args.iter().map(word).collect();
+                match values {
+                    Some(values) => settings::set(walk, name, Some(&values)),
+                    // A number, or an interval of SET TIME ZONE.
+                    None => settings::set(walk, name, Some(&[])),
+                }
+            }
+            VariableSetKind::VarSetDefault | VariableSetKind::VarReset => {
+                settings::set(walk, name, None)
+            }
+            VariableSetKind::VarResetAll => {
+                settings::reset_all(walk);
+                Ok(())
+            }
+            // SET TRANSACTION, SET SESSION CHARACTERISTICS.
+            VariableSetKind::VarSetMulti => {
+                walk.session();
+                args.visit(walk)
+            }
+            // Only in the definition of a function.
+            VariableSetKind::VarSetCurrent => Ok(()),
+            VariableSetKind::Undefined => Err(super::unknown_node()),
+        }
+    }
+}
+
+/// A value of SET that is a string or a bare word.
+fn word(node: &Node) -> Option<&str> {
+    match node.node.as_ref()? {
+        NodeEnum::AConst(AConst {
+            isnull: false,
+            location: _,
+            val: Some(a_const::Val::Sval(text)),
+        }) => Some(&text.sval),
+        _ => None,
+    }
+}
+
+impl Visit for VariableShowStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self { name: _ } = self;
+        walk.session();
+        Ok(())
+    }
+}
+
+impl Visit for DiscardStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self { target } = self;
+        match known(*target)? {
+            DiscardMode::DiscardAll => settings::reset_all(walk),
+            DiscardMode::DiscardTemp => {
+                walk.session();
+                walk.facts.names_change = true;
+            }
+            DiscardMode::DiscardPlans | DiscardMode::DiscardSequences => walk.session(),
+            DiscardMode::Undefined => return Err(super::unknown_node()),
+        }
+        Ok(())
+    }
+}
+
+impl Visit for TransactionStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            kind,
+            options,
+            savepoint_name: _,
+            gid: _,
+            chain: _,
+            location: _,
+        } = self;
+        match known(*kind)? {
+            TransactionStmtKind::TransStmtBegin
+            | TransactionStmtKind::TransStmtStart
+            | TransactionStmtKind::TransStmtCommit
+            | TransactionStmtKind::TransStmtSavepoint
+            | TransactionStmtKind::TransStmtRelease => walk.session(),
+            // A search_path or a temporary table may be undone.
+            TransactionStmtKind::TransStmtRollback | TransactionStmtKind::TransStmtRollbackTo => {
+                walk.session();
+            }
+            // A prepared transaction is everybody's: it keeps its locks when
+            // the session is gone, and may be another session's.
+            TransactionStmtKind::TransStmtPrepare
+            | TransactionStmtKind::TransStmtCommitPrepared
+            | TransactionStmtKind::TransStmtRollbackPrepared => walk.target(Verb::System),
+            TransactionStmtKind::Undefined => return Err(super::unknown_node()),
+        }
+        options.visit(walk)
+    }
+}
+
+impl Visit for ExplainStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self { query, options } = self;
+        options.visit(walk)?;
+        // Planning folds functions and ANALYZE runs it all.
+        query.visit(walk)
+    }
+}
+
+impl Visit for PrepareStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            name: _,
+            argtypes,
+            query,
+        } = self;
+        argtypes.visit(walk)?;
+        query.visit(walk)
+    }
+}
+
+/// Which text is behind the name is not followed.
+impl Visit for ExecuteStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self { name: _, params } = self;
+        walk.database(Verb::Opaque);
+        walk.defines();
+        params.visit(walk)
+    }
+}
+
+impl Visit for DeclareCursorStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            portalname: _,
+            options: _,
+            query,
+        } = self;
+        query.visit(walk)
+    }
+}
+
+/// Statements that change nothing but the session.
+macro_rules! session {
+    ($($statement:ident { $($other:ident),* })*) => {$(
+        impl Visit for $statement {
+            fn visit(&self, walk: &mut Walk) -> Walked {
+                let Self { $($other: _),* } = self;
+                walk.session();
+                Ok(())
+            }
+        }
+    )*};
+}
+
+session! {
+    // The cursor's query was decided on at DECLARE.
+    FetchStmt { direction, how_many, portalname, ismove }
+    ClosePortalStmt { portalname }
+    DeallocateStmt { name, isall, location }
+    UnlistenStmt { conditionname }
+    ConstraintsSetStmt { constraints, deferred }
+}
+
+impl Visit for ListenStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self { conditionname: _ } = self;
+        walk.database(Verb::Listen);
+        Ok(())
+    }
+}
+
+impl Visit for NotifyStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            conditionname: _,
+            payload: _,
+            payload_location: _,
+        } = self;
+        walk.database(Verb::Notify);
+        Ok(())
+    }
+}
