@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lockgate_audit::{
-    Claims, Event, EventKind, Sealer, SegmentName, Spool, SpoolError, SpoolSettings, SpoolWriter,
-    Store,
+    Claims, Event, EventKind, Query, Sealer, SegmentName, Spool, SpoolError, SpoolSettings,
+    SpoolWriter, Store,
 };
 use lockgate_command::{
     Access, Command, ConnectionId, Outcome, PolicyRef, Resource, ResourceKind, Statement, Ticket,
@@ -81,6 +81,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let whole = sealer.store().verify()?.is_whole();
     let verify = started.elapsed();
+    let started = Instant::now();
+    let newest = sealer.store().search(&Query::default())?.len();
+    let first_page = started.elapsed();
+    let started = Instant::now();
+    let text = Some("no such text".into());
+    let none = sealer
+        .store()
+        .search(&Query {
+            text,
+            ..Query::default()
+        })?
+        .len();
+    let scan = started.elapsed();
     let size = std::fs::metadata(dir.path().join("audit.sqlite"))?.len();
 
     println!(
@@ -100,6 +113,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!(
         "verify: {:.0} events/s, whole: {whole}",
         events as f64 / verify.as_secs_f64()
+    );
+    println!(
+        "search: {} us for the newest {newest}",
+        first_page.as_micros()
+    );
+    println!(
+        "        {} ms to look at all of them and find {none}",
+        scan.as_millis()
     );
     Ok(())
 }

@@ -119,6 +119,7 @@ impl SpoolReader {
         let first = self.parse();
         let raw = match first {
             Ok(Raw::Record { body, end }) => Ok(Raw::Record { body, end }),
+            Ok(Raw::Nothing) if !self.has_record()? => Ok(Raw::Nothing),
             // Either there is more by now, or a record was read while it was
             // written: a fresh look tells.
             _ => {
@@ -157,6 +158,17 @@ impl SpoolReader {
             at += wanted as u64;
         }
         Ok(())
+    }
+
+    /// Whether a record stands at `offset` by now. Asking costs little, since
+    /// whoever follows a quiet stream asks often.
+    fn has_record(&self) -> io::Result<bool> {
+        if self.offset + PREFIX_BYTES > self.header.bytes {
+            return Ok(false);
+        }
+        let mut length = [0; 4];
+        self.file.read_exact_at(&mut length, self.offset)?;
+        Ok(length != [0; 4])
     }
 
     /// Looks at the record at `offset` within what was read ahead.
