@@ -110,3 +110,39 @@ impl Tags {
             .map(|tagged| tagged.tag.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lockgate_command::Verb;
+
+    use super::*;
+    use crate::vocabulary::KINDS;
+
+    #[test]
+    fn what_is_made_here_conforms_to_the_schema() {
+        let vocabulary = Vocabulary::new().unwrap();
+        let target: Target = serde_json::from_value(serde_json::json!({
+            "name": "orders-db", "protocol": "postgres", "match": ["*:5432"],
+            "tags": [{ "columns": "public.customers.ssn", "tag": "pii" }],
+        }))
+        .unwrap();
+        let tags = Tags::new(&target).unwrap();
+        for kind in KINDS {
+            let path = ["shop", "public", "customers", "ssn"];
+            let resource = Resource::new(kind, path.into_iter().take(kind.depth()));
+            let chain = Chain::new(&vocabulary, &"orders-db".into(), &resource);
+            let access = Access::new(Verb::Select, resource);
+            let workload = vocabulary.workload("report");
+            let made = chain
+                .entities(&vocabulary, workload, &access, &tags)
+                .unwrap();
+            assert_eq!(
+                made.len(),
+                kind.depth() + 3,
+                "workload, action, target and below"
+            );
+            let checked = Entities::from_entities(made.iter().cloned(), Some(&vocabulary.schema));
+            assert!(checked.is_ok(), "{kind:?}: {checked:?}");
+        }
+    }
+}
