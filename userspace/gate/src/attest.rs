@@ -138,7 +138,7 @@ impl Attestor {
 
     fn executable(&self, tgid: u32) -> Option<Executable> {
         let link = format!("/proc/{tgid}/exe");
-        let path = std::fs::read_link(&link).ok()?;
+        let path = readable(std::fs::read_link(&link).ok()?);
         let sha256 = match self.with_hash.load(std::sync::atomic::Ordering::SeqCst) {
             true => self.hash(&link),
             false => None,
@@ -225,7 +225,9 @@ fn ancestors(tgid: u32) -> Vec<Ancestor> {
         let Some(parent) = parent(child).filter(|parent| *parent != 0) else {
             break;
         };
-        let executable: Option<PathBuf> = std::fs::read_link(format!("/proc/{parent}/exe")).ok();
+        let executable = std::fs::read_link(format!("/proc/{parent}/exe"))
+            .ok()
+            .map(readable);
         found.push(Ancestor {
             tgid: parent,
             executable,
@@ -233,6 +235,15 @@ fn ancestors(tgid: u32) -> Vec<Ancestor> {
         child = parent;
     }
     found
+}
+
+/// Records and policies are text. A path that is not UTF-8 gets replacement
+/// characters, and so equals no path that a configuration can name.
+fn readable(path: PathBuf) -> PathBuf {
+    match path.into_os_string().into_string() {
+        Ok(text) => text.into(),
+        Err(other) => other.to_string_lossy().into_owned().into(),
+    }
 }
 
 fn parent(tgid: u32) -> Option<u32> {

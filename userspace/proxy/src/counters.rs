@@ -50,7 +50,9 @@ impl Session {
     /// `user` and `database` as at the server, empty where there are none.
     pub(crate) fn new(intercepted: &Intercepted, user: String, database: String) -> Self {
         let origin = &intercepted.origin;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Self {
             connection: intercepted.connection.to_string(),
             workload: intercepted.workload.to_string(),
@@ -74,7 +76,10 @@ impl Counters {
         target: &TargetName,
     ) -> Arc<VerdictCounters> {
         let mut verdicts = lock(&self.verdicts);
-        verdicts.entry((workload.clone(), target.clone())).or_default().clone()
+        verdicts
+            .entry((workload.clone(), target.clone()))
+            .or_default()
+            .clone()
     }
 
     /// Lists `session` until it is removed.
@@ -115,5 +120,7 @@ impl Counters {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Counters stay usable even if a thread panicked while it counted.
-    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

@@ -54,7 +54,9 @@ pub(crate) struct Decided {
 
 impl Default for Decisions {
     fn default() -> Self {
-        Self { known: RefCell::new(Cache::new(KEPT)) }
+        Self {
+            known: RefCell::new(Cache::new(KEPT)),
+        }
     }
 }
 
@@ -65,7 +67,12 @@ impl SessionJudge {
         settings: &Arc<Settings>,
         intercepted: &Intercepted,
     ) -> Self {
-        let Intercepted { connection, workload, target, .. } = intercepted;
+        let Intercepted {
+            connection,
+            workload,
+            target,
+            ..
+        } = intercepted;
         Self {
             recorder: worker.recorder.clone(),
             settings: settings.clone(),
@@ -123,7 +130,10 @@ impl SessionJudge {
 
     /// What the policy says of some accesses, unrecorded.
     pub(crate) fn permits(&self, accesses: &[Access]) -> Verdict {
-        self.settings.policies.decide(&self.workload, &self.target.name, accesses).verdict
+        self.settings
+            .policies
+            .decide(&self.workload, &self.target.name, accesses)
+            .verdict
     }
 
     /// What would be said of a statement, unrecorded. In `observe`, nothing is
@@ -166,7 +176,11 @@ impl SessionJudge {
                 (decision.verdict, decision.policies)
             }
         };
-        Decided { _statement: statement.clone(), verdict, policies }
+        Decided {
+            _statement: statement.clone(),
+            verdict,
+            policies,
+        }
     }
 }
 
@@ -203,16 +217,24 @@ impl Judge for SessionJudge {
             }
         };
         let durable_at = match verdict {
-            Verdict::Allow => self.recorder.must_be_durable(position, command.statement.writes),
+            Verdict::Allow => self
+                .recorder
+                .must_be_durable(position, command.statement.writes),
             // Nothing leaves, so nothing waits.
             Verdict::Deny(_) | Verdict::Hold(_) => None,
         };
         self.open.insert(ticket, Instant::now());
-        Ruling { ticket, verdict, durable_at }
+        Ruling {
+            ticket,
+            verdict,
+            durable_at,
+        }
     }
 
     fn close(&mut self, ticket: Ticket, outcome: &Outcome) {
-        let Some(begun) = self.open.remove(&ticket) else { return };
+        let Some(begun) = self.open.remove(&ticket) else {
+            return;
+        };
         let event = Event::now(
             Some(self.connection),
             EventKind::Ended {
@@ -245,7 +267,11 @@ fn unrecorded(ticket: Ticket, error: &RecordError) -> Ruling {
         policies: Vec::new(),
         access: None,
     };
-    Ruling { ticket, verdict: Verdict::Deny(Arc::new(denial)), durable_at: None }
+    Ruling {
+        ticket,
+        verdict: Verdict::Deny(Arc::new(denial)),
+        durable_at: None,
+    }
 }
 
 /// The decisions of a thread, for as long as its settings hold.
@@ -267,6 +293,9 @@ impl DecisionsByWorkload {
             self.kept.clear();
             self.epoch = epoch;
         }
-        self.kept.entry((workload.clone(), target.clone())).or_default().clone()
+        self.kept
+            .entry((workload.clone(), target.clone()))
+            .or_default()
+            .clone()
     }
 }

@@ -133,7 +133,9 @@ impl Recorder {
         loop {
             let full = RecordError::Full(state.last_refusal.clone());
             let Some(segment) = &mut state.current else {
-                let Some(spare) = state.spare.take() else { return Err(full) };
+                let Some(spare) = state.spare.take() else {
+                    return Err(full);
+                };
                 self.begin(state, spare);
                 continue;
             };
@@ -145,7 +147,9 @@ impl Recorder {
                 }
                 Err(SpoolError::Full) => {
                     // Only when there is another: a smaller event may still fit.
-                    let Some(spare) = state.spare.take() else { return Err(full) };
+                    let Some(spare) = state.spare.take() else {
+                        return Err(full);
+                    };
                     self.roll(state, spare);
                 }
                 Err(error) => return Err(error.into()),
@@ -163,7 +167,10 @@ impl Recorder {
             state.before += full.writer.position();
             let (this, segment) = (self.clone(), full.id);
             tokio::task::spawn_local(async move {
-                this.shared.keeper.tell(Dialogue::SegmentFull { segment }).await;
+                this.shared
+                    .keeper
+                    .tell(Dialogue::SegmentFull { segment })
+                    .await;
             });
         }
         self.begin(state, spare);
@@ -191,7 +198,9 @@ impl Recorder {
     }
 
     async fn fetch(&self) -> Result<Segment, KeeperError> {
-        let ask = Dialogue::Segment { worker: self.worker };
+        let ask = Dialogue::Segment {
+            worker: self.worker,
+        };
         let (id, fd): (SegmentId, OwnedFd) = match self.shared.keeper.ask(ask).await? {
             (Reply::Segment { segment }, Some(fd)) => (segment, fd),
             _ => return Err(KeeperError::Unexpected),

@@ -24,7 +24,9 @@ const ANALYSIS_CACHE: usize = 64 << 20;
 /// When the parent's channel cannot be used, or a thread cannot be started.
 /// What goes wrong on a connection ends that connection only.
 pub fn run(parent: OwnedFd) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(Service::start(parent))
 }
 
@@ -48,8 +50,13 @@ struct Running {
 impl Service {
     async fn start(parent: OwnedFd) -> anyhow::Result<()> {
         let parent = Arc::new(Channel::new(parent)?);
-        let mut service =
-            Self { parent, prepared: None, running: None, gate: None, keeper: None };
+        let mut service = Self {
+            parent,
+            prepared: None,
+            running: None,
+            gate: None,
+            keeper: None,
+        };
         service.parent.send(&Report::Ready, None).await?;
         service.take_orders().await
     }
@@ -82,7 +89,9 @@ impl Service {
                 }
                 (Order::Abort, _) => self.prepared = None,
                 (Order::Status, _) => {
-                    self.parent.send(&Report::Status(self.status()), None).await?;
+                    self.parent
+                        .send(&Report::Status(self.status()), None)
+                        .await?;
                 }
                 (Order::Drain, _) => return self.drain().await,
                 (order, _) => tracing::warn!(?order, "an order that is not for the proxy"),
@@ -192,7 +201,11 @@ impl Running {
             }),
             cancel_keys: Default::default(),
         });
-        let mut running = Self { shared, workers: Vec::new(), threads: Vec::new() };
+        let mut running = Self {
+            shared,
+            workers: Vec::new(),
+            threads: Vec::new(),
+        };
         for index in 0..workers {
             let (sender, tasks) = mpsc::unbounded_channel();
             let (shared, settings) = (running.shared.clone(), settings.clone());
@@ -239,16 +252,37 @@ impl Clients {
 
     fn handle(&mut self, message: GateToProxy, fd: Option<OwnedFd>) {
         match (message, fd) {
-            (GateToProxy::Accepted { connection, workload, origin }, Some(fd)) => {
-                let client = Client { connection, workload, origin, socket: fd.into() };
+            (
+                GateToProxy::Accepted {
+                    connection,
+                    workload,
+                    origin,
+                },
+                Some(fd),
+            ) => {
+                let client = Client {
+                    connection,
+                    workload,
+                    origin,
+                    socket: fd.into(),
+                };
                 self.next = (self.next + 1) % self.workers.len();
                 if self.workers[self.next].send(Task::Serve(client)).is_err() {
                     self.shared.counters.refused.fetch_add(1, Relaxed);
                 }
             }
             (GateToProxy::Dialled { dial }, Some(fd)) => self.shared.gate.dialled(dial, Ok(fd)),
-            (GateToProxy::DialFailed { dial, errno, message }, _) => {
-                self.shared.gate.dialled(dial, Err(DialError::Refused { errno, message }));
+            (
+                GateToProxy::DialFailed {
+                    dial,
+                    errno,
+                    message,
+                },
+                _,
+            ) => {
+                self.shared
+                    .gate
+                    .dialled(dial, Err(DialError::Refused { errno, message }));
             }
             (message, None) => tracing::warn!(?message, "gate sent no descriptor"),
         }

@@ -38,7 +38,11 @@ impl Settings {
         })?;
         let mut targets = Vec::with_capacity(bundle.config.targets.len());
         for config in &bundle.config.targets {
-            let ca = config.tls.ca.as_ref().and_then(|path| bundle.certificates.get(path));
+            let ca = config
+                .tls
+                .ca
+                .as_ref()
+                .and_then(|path| bundle.certificates.get(path));
             let alpn = match config.protocol {
                 Protocol::Postgres => Some(crate::postgres::ALPN),
                 Protocol::Tcp => None,
@@ -52,16 +56,28 @@ impl Settings {
                 upstream,
             }));
         }
-        Ok(Self { bundle, policies, targets })
+        Ok(Self {
+            bundle,
+            policies,
+            targets,
+        })
     }
 
     /// The target that `address` belongs to, and the DNS name it was found by
     /// if it was found by one. An exact address or name wins over a range, a
     /// longer prefix over a shorter one.
-    pub(crate) fn target(&self, address: SocketAddr) -> Option<(&Arc<TargetSettings>, Option<&str>)> {
+    pub(crate) fn target(
+        &self,
+        address: SocketAddr,
+    ) -> Option<(&Arc<TargetSettings>, Option<&str>)> {
         let mut best: Option<(u16, &Arc<TargetSettings>, Option<&str>)> = None;
         for target in &self.targets {
-            for place in target.config.places.iter().filter(|place| place.port == address.port()) {
+            for place in target
+                .config
+                .places
+                .iter()
+                .filter(|place| place.port == address.port())
+            {
                 let (rank, name) = match &place.host {
                     Host::Any => (0, None),
                     Host::Net(net) if place.host.contains(address.ip()) => {
@@ -83,7 +99,9 @@ impl Settings {
     fn resolves_to(&self, name: &str, address: SocketAddr) -> bool {
         let addresses = self.bundle.names.get(name);
         addresses.is_some_and(|found| {
-            found.iter().any(|ip| ip.to_canonical() == address.ip().to_canonical())
+            found
+                .iter()
+                .any(|ip| ip.to_canonical() == address.ip().to_canonical())
         })
     }
 }

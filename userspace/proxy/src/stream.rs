@@ -31,10 +31,8 @@ impl Stream {
     /// Closes with RST, so that the peer cannot take the end for a clean one.
     pub(crate) fn reset(self) {
         // Not fatal: the socket is closed in any case.
-        let _ = rustix::net::sockopt::set_socket_linger(
-            self.socket(),
-            Some(std::time::Duration::ZERO),
-        );
+        let _ =
+            rustix::net::sockopt::set_socket_linger(self.socket(), Some(std::time::Duration::ZERO));
     }
 }
 
@@ -241,7 +239,8 @@ mod pool {
     }
 
     pub(super) fn take() -> BytesMut {
-        FREE.with_borrow_mut(Vec::pop).unwrap_or_else(|| BytesMut::with_capacity(READ))
+        FREE.with_borrow_mut(Vec::pop)
+            .unwrap_or_else(|| BytesMut::with_capacity(READ))
     }
 
     /// Takes `buffer` back if nothing is in it.

@@ -27,11 +27,18 @@ pub(crate) async fn serve(worker: &Rc<Worker>, intercepted: Intercepted, socket:
                 Ok(()) => "closed".to_owned(),
                 Err(error) => error.to_string(),
             };
-            worker.recorder.closed(connection, &reason, &client, &server, started);
+            worker
+                .recorder
+                .closed(connection, &reason, &client, &server, started);
         }
         Err(reason) => {
             worker.shared.counters.refused.fetch_add(1, Relaxed);
-            let Intercepted { workload, target, origin, .. } = &intercepted;
+            let Intercepted {
+                workload,
+                target,
+                origin,
+                ..
+            } = &intercepted;
             tracing::warn!(%connection, %workload, target = %target.name, %reason, "refused");
             worker
                 .recorder
@@ -43,12 +50,20 @@ pub(crate) async fn serve(worker: &Rc<Worker>, intercepted: Intercepted, socket:
 }
 
 async fn begin(worker: &Rc<Worker>, intercepted: &Intercepted) -> Result<TcpStream, String> {
-    worker.recorder.ready().await.map_err(|why| why.to_string())?;
+    worker
+        .recorder
+        .ready()
+        .await
+        .map_err(|why| why.to_string())?;
     let settings = worker.settings();
     let limit = Duration::from_secs(settings.bundle.config.limits.startup_s.into());
     let judge = SessionJudge::new(worker, &settings, intercepted);
-    judge.connected(&intercepted.origin, Claims::default()).map_err(|why| why.to_string())?;
-    judge.may_connect().map_err(|denial| denial.message.clone())?;
+    judge
+        .connected(&intercepted.origin, Claims::default())
+        .map_err(|why| why.to_string())?;
+    judge
+        .may_connect()
+        .map_err(|denial| denial.message.clone())?;
     let connection = intercepted.connection;
     let upstream = tokio::time::timeout(limit, worker.shared.gate.dial(connection))
         .await

@@ -77,7 +77,9 @@ impl Worker {
         settings: Arc<Settings>,
         mut tasks: mpsc::UnboundedReceiver<Task>,
     ) -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let local = LocalSet::new();
         local.block_on(&runtime, async move {
             let recorder = Recorder::new(index, shared.clone(), &settings.bundle.config.audit)?;
@@ -130,7 +132,9 @@ impl Worker {
         workload: &WorkloadName,
         target: &TargetName,
     ) -> Rc<Decisions> {
-        self.decisions.borrow_mut().of(settings.bundle.epoch, workload, target)
+        self.decisions
+            .borrow_mut()
+            .of(settings.bundle.epoch, workload, target)
     }
 
     async fn serve(self: Rc<Self>, client: Client) {
@@ -142,7 +146,12 @@ impl Worker {
     }
 
     async fn serve_target(self: &Rc<Self>, client: Client) {
-        let Client { connection, workload, origin, socket } = client;
+        let Client {
+            connection,
+            workload,
+            origin,
+            socket,
+        } = client;
         let socket = match to_tokio(socket) {
             Ok(socket) => socket,
             Err(error) => {
@@ -153,14 +162,22 @@ impl Worker {
         let settings = self.settings();
         let Some((target, matched_name)) = settings.target(origin.original) else {
             let reason = format!("{} belongs to no target", origin.original);
-            self.recorder.refused(connection, &workload, None, &origin, &reason).await;
+            self.recorder
+                .refused(connection, &workload, None, &origin, &reason)
+                .await;
             self.shared.counters.refused.fetch_add(1, Relaxed);
             Stream::Plain(socket).reset();
             return;
         };
         let target = target.clone();
         let matched_name = matched_name.map(str::to_owned);
-        let intercepted = Intercepted { connection, workload, origin, target, matched_name };
+        let intercepted = Intercepted {
+            connection,
+            workload,
+            origin,
+            target,
+            matched_name,
+        };
         match intercepted.target.config.protocol {
             Protocol::Postgres => crate::postgres::serve(self, intercepted, socket).await,
             Protocol::Tcp => crate::tcp::serve(self, intercepted, socket).await,

@@ -41,7 +41,10 @@ impl GateLink {
     /// The channel ended. Ignored if it has been replaced already.
     pub(crate) fn disconnect(&self, channel: &Arc<Channel>) {
         let current = self.channel.load();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, channel)) {
+        if current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, channel))
+        {
             self.channel.store(None);
             self.dials.fail_all();
         }
@@ -68,7 +71,9 @@ impl GateLink {
     /// forgotten it anyway.
     pub(crate) async fn closed(&self, connection: ConnectionId) {
         if let Some(channel) = self.channel.load_full() {
-            let _ = channel.send(&ProxyToGate::Closed { connection }, None).await;
+            let _ = channel
+                .send(&ProxyToGate::Closed { connection }, None)
+                .await;
         }
     }
 }

@@ -41,7 +41,10 @@ impl KeeperLink {
     /// The channel ended. Ignored if it has been replaced already.
     pub(crate) fn disconnect(&self, channel: &Arc<Channel>) {
         let current = self.channel.load();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, channel)) {
+        if current
+            .as_ref()
+            .is_some_and(|current| Arc::ptr_eq(current, channel))
+        {
             self.channel.store(None);
             self.questions.fail_all();
         }
@@ -58,10 +61,7 @@ impl KeeperLink {
     }
 
     /// Asks, and waits for the answer.
-    pub(crate) async fn ask(
-        &self,
-        ask: Dialogue,
-    ) -> Result<(Reply, Option<OwnedFd>), KeeperError> {
+    pub(crate) async fn ask(&self, ask: Dialogue) -> Result<(Reply, Option<OwnedFd>), KeeperError> {
         let channel = self.channel.load_full().ok_or(KeeperError::Away)?;
         let (request, answer) = self.questions.ask();
         channel

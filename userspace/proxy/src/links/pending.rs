@@ -14,7 +14,9 @@ pub(crate) struct Pending<T> {
 
 impl<T> Default for Pending<T> {
     fn default() -> Self {
-        Self { waiting: Mutex::new((0, HashMap::new())) }
+        Self {
+            waiting: Mutex::new((0, HashMap::new())),
+        }
     }
 }
 
@@ -22,7 +24,10 @@ impl<T> Pending<T> {
     /// A new number, and where its answer will arrive.
     pub(crate) fn ask(&self) -> (u64, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
-        let mut waiting = self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut waiting = self
+            .waiting
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         waiting.0 += 1;
         let number = waiting.0;
         waiting.1.insert(number, sender);
@@ -31,7 +36,10 @@ impl<T> Pending<T> {
 
     /// Hands `answer` to whoever asked; an unknown number is dropped.
     pub(crate) fn answer(&self, number: u64, answer: T) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut waiting = self
+            .waiting
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(sender) = waiting.1.remove(&number) {
             // Who asked may have given up.
             let _ = sender.send(answer);
@@ -40,6 +48,10 @@ impl<T> Pending<T> {
 
     /// Lets everyone who waits know that no answer will come.
     pub(crate) fn fail_all(&self) {
-        self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).1.clear();
+        self.waiting
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .1
+            .clear();
     }
 }

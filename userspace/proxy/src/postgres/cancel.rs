@@ -39,7 +39,10 @@ impl CancelKeys {
             upstream,
         };
         self.lock().insert(key.clone(), entry);
-        CancelGuard { keys: self.clone(), key }
+        CancelGuard {
+            keys: self.clone(),
+            key,
+        }
     }
 
     /// The server's key behind `key`, if the caller is whose session it is:
@@ -53,7 +56,9 @@ impl CancelKeys {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CancelKey, Entry>> {
-        self.sessions.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.sessions
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -84,7 +89,9 @@ pub(super) async fn forward(
     if intercepted.target.upstream.is_on() {
         server = upstream::start_tls(intercepted, server).await?;
     }
-    server.output.extend_from_slice(&cancel_request(&upstream_key));
+    server
+        .output
+        .extend_from_slice(&cancel_request(&upstream_key));
     server.flush().await.map_err(StartupError::Server)?;
     // The server closes once it has seen the request; closing first could
     // overtake it (as libpq's PQcancel documents).

@@ -62,10 +62,18 @@ impl StartupError {
         match self {
             Self::ClientGone | Self::Client(_) | Self::ForeignCancel => {}
             Self::ClientTls(error) => {
-                fatal("08P01", &format!("lockgate: {error}"), "the log of lockgate has more");
+                fatal(
+                    "08P01",
+                    &format!("lockgate: {error}"),
+                    "the log of lockgate has more",
+                );
             }
             Self::ClientProtocol(error) => {
-                fatal(error.sqlstate(), &format!("lockgate: {error}"), "check the client's options");
+                fatal(
+                    error.sqlstate(),
+                    &format!("lockgate: {error}"),
+                    "check the client's options",
+                );
             }
             Self::TooSlow(_) => fatal(
                 "57014",
@@ -80,7 +88,10 @@ impl StartupError {
             ),
             Self::ServerRefused(fields) => fatal(
                 fields.sqlstate(),
-                &format!("lockgate: the server refused lockgate's login: {}", describe(fields)),
+                &format!(
+                    "lockgate: the server refused lockgate's login: {}",
+                    describe(fields)
+                ),
                 "ask the operator to check the target's credentials",
             ),
             Self::Dial(_) | Self::Server(_) | Self::ServerGone => fatal(
@@ -94,7 +105,11 @@ impl StartupError {
                 "the operator can check the target's `tls` settings",
             ),
             Self::ServerProtocol(_) => {
-                fatal("08P01", &format!("lockgate: {self}"), "the operator can check the target");
+                fatal(
+                    "08P01",
+                    &format!("lockgate: {self}"),
+                    "the operator can check the target",
+                );
             }
             Self::Catalogue(_) | Self::Names(_) | Self::Record(_) => fatal(
                 "58000",

@@ -70,7 +70,9 @@ async fn begin(
             return Ok(None);
         }
     };
-    Session::begin(worker, settings, intercepted, message, client).await.map(Some)
+    Session::begin(worker, settings, intercepted, message, client)
+        .await
+        .map(Some)
 }
 
 /// Tells the client and the record why there is no session.
@@ -87,7 +89,13 @@ async fn refuse(
     tracing::warn!(%connection, workload = %intercepted.workload, target = %intercepted.target.name, %reason, "no session");
     worker
         .recorder
-        .refused(connection, &intercepted.workload, target, &intercepted.origin, &reason)
+        .refused(
+            connection,
+            &intercepted.workload,
+            target,
+            &intercepted.origin,
+            &reason,
+        )
         .await;
     let Some(mut client) = client else { return };
     let mut answer = BytesMut::new();

@@ -28,7 +28,10 @@ pub(crate) struct Databases {
 
 impl Default for Databases {
     fn default() -> Self {
-        Self { databases: RefCell::new(Cache::new(KEPT)), scopes: RefCell::new(Cache::new(KEPT)) }
+        Self {
+            databases: RefCell::new(Cache::new(KEPT)),
+            scopes: RefCell::new(Cache::new(KEPT)),
+        }
     }
 }
 
@@ -97,8 +100,15 @@ pub(super) struct Database {
 impl Database {
     /// The catalogue, if it is new enough to decide by.
     pub(super) fn fresh(&self) -> Option<Arc<Catalogue>> {
-        let fresh = self.asked_at.get().is_some_and(|asked| asked.elapsed() < MAX_AGE);
-        if fresh { self.catalogue.borrow().clone() } else { None }
+        let fresh = self
+            .asked_at
+            .get()
+            .is_some_and(|asked| asked.elapsed() < MAX_AGE);
+        if fresh {
+            self.catalogue.borrow().clone()
+        } else {
+            None
+        }
     }
 
     /// The catalogue, not older than this call if `anew`, else as
@@ -133,7 +143,11 @@ impl Database {
             (Reply::Catalogue { epoch }, Some(fd)) => (epoch, fd),
             _ => return Err(KeeperError::Unexpected),
         };
-        let known = self.catalogue.borrow().clone().filter(|known| known.epoch == epoch);
+        let known = self
+            .catalogue
+            .borrow()
+            .clone()
+            .filter(|known| known.epoch == epoch);
         let catalogue = match known {
             Some(known) => known,
             None => {

@@ -108,7 +108,9 @@ impl Session {
         judge.may_connect().map_err(StartupError::Denied)?;
         let Established { server, done } = upstream::log_in(worker, intercepted, &message).await?;
         let (names, reading) = read_names(&done)?;
-        let database = worker.databases.database(&intercepted.target.name, &names.database);
+        let database = worker
+            .databases
+            .database(&intercepted.target.name, &names.database);
         if database.fresh().is_none() {
             let connection = intercepted.connection;
             database
@@ -118,7 +120,10 @@ impl Session {
         }
         let key = CancelKey::generate(message.protocol().1, |bytes| rand::rng().fill_bytes(bytes));
         let server_key = done.key.clone().unwrap_or_else(|| key.clone());
-        let guard = worker.shared.cancel_keys.register(key.clone(), intercepted, server_key);
+        let guard = worker
+            .shared
+            .cancel_keys
+            .register(key.clone(), intercepted, server_key);
         let mut client = client.take().ok_or(StartupError::ClientGone)?;
         greet(&mut client.output, &done, &key, &message);
         worker.shared.counters.session_begins(
@@ -162,10 +167,19 @@ impl Session {
         };
         let connection = self.intercepted.connection;
         tracing::debug!(%connection, %reason, "session ended");
-        let Self { worker, client, server, judge, started, .. } = self;
+        let Self {
+            worker,
+            client,
+            server,
+            judge,
+            started,
+            ..
+        } = self;
         // Closes what is open, before the connection's own end.
         drop(judge);
-        worker.recorder.closed(connection, &reason, &client, &server, started);
+        worker
+            .recorder
+            .closed(connection, &reason, &client, &server, started);
     }
 
     async fn relay(&mut self) -> Result<&'static str, SessionError> {
@@ -197,7 +211,10 @@ impl Session {
                 None => break,
                 Some(Request::Query { text }) => self.query(text).await?,
                 Some(Request::Parse { text }) => self.parse(text).await?,
-                Some(Request::Bind { candidates, parameters }) => {
+                Some(Request::Bind {
+                    candidates,
+                    parameters,
+                }) => {
                     self.bind(&candidates, &parameters).await?;
                 }
                 Some(Request::Execute { tickets }) => self.execute(&tickets).await?,
@@ -281,8 +298,10 @@ impl Session {
         let mut digest = Sha256::new();
         digest.update(resolved.statement.text_digest);
         digest.update(parameters);
-        let command =
-            Command { digest: digest.finalize().into(), statement: resolved.statement.clone() };
+        let command = Command {
+            digest: digest.finalize().into(),
+            statement: resolved.statement.clone(),
+        };
         let (ticket, verdict) = self.judge(&command).await?;
         match verdict {
             Ok(()) => {
@@ -290,7 +309,13 @@ impl Session {
                 if self.bound.len() >= BOUND {
                     self.bound.pop_first();
                 }
-                self.bound.insert(ticket, Bound { analysis, settings: self.settings.clone() });
+                self.bound.insert(
+                    ticket,
+                    Bound {
+                        analysis,
+                        settings: self.settings.clone(),
+                    },
+                );
                 self.relay.allow_bind(ticket, &mut self.server.output);
             }
             Err(denial) => self.deny(Some(ticket), &denial),
@@ -312,8 +337,7 @@ impl Session {
             }
             let analysis = bound.analysis.clone();
             let resolved = self.meaning(&analysis).await?;
-            if let Verdict::Deny(why) | Verdict::Hold(why) =
-                self.judge.preview(&resolved.statement)
+            if let Verdict::Deny(why) | Verdict::Hold(why) = self.judge.preview(&resolved.statement)
             {
                 denial = Some(why);
                 break;
@@ -341,7 +365,10 @@ impl Session {
             hint: "call the function in a SELECT".into(),
         };
         let statement = refused(b"", refusal);
-        let command = Command { digest: statement.text_digest, statement };
+        let command = Command {
+            digest: statement.text_digest,
+            statement,
+        };
         let ticket = self.judge.judge(&command).ticket;
         self.deny(Some(ticket.0), &denial);
     }
@@ -352,9 +379,15 @@ impl Session {
         construct: &str,
         hint: &str,
     ) -> Result<(), SessionError> {
-        let refusal = Refusal { construct: construct.into(), hint: hint.into() };
+        let refusal = Refusal {
+            construct: construct.into(),
+            hint: hint.into(),
+        };
         let statement = refused(content, refusal);
-        let command = Command { digest: statement.text_digest, statement };
+        let command = Command {
+            digest: statement.text_digest,
+            statement,
+        };
         let ruling = self.judge.judge(&command);
         // Even where the target is only observed: there is nothing to forward
         // that would mean the same at the server.
@@ -379,7 +412,8 @@ impl Session {
             hint: Some(denial.hint.clone()),
             detail: None,
         };
-        self.relay.deny(ticket, text, nonce, &mut self.server.output);
+        self.relay
+            .deny(ticket, text, nonce, &mut self.server.output);
     }
 
     /// Decides, records, and waits for the disk where that is asked for.
@@ -435,7 +469,10 @@ impl Session {
             // The session may have ended meanwhile.
             let _ = done.send(analysis);
         });
-        self.worker.shared.analyser.analyse(text, self.reading, deliver);
+        self.worker
+            .shared
+            .analyser
+            .analyse(text, self.reading, deliver);
         match waits.await {
             Ok(analysis) => analysis,
             Err(_) => Arc::new(Analysis::refused(
@@ -491,9 +528,14 @@ impl Session {
             return Ok(Rc::new(resolved));
         }
         let mut statement = Statement::clone(&resolved.statement);
-        statement.accesses.extend(self.target.tags.view_accesses(&self.names.database));
+        statement
+            .accesses
+            .extend(self.target.tags.view_accesses(&self.names.database));
         let effects = resolved.effects;
-        Ok(Rc::new(Resolved { statement: Arc::new(statement), effects }))
+        Ok(Rc::new(Resolved {
+            statement: Arc::new(statement),
+            effects,
+        }))
     }
 
     async fn current_catalogue(&mut self) -> Result<Arc<Catalogue>, SessionError> {
@@ -506,7 +548,11 @@ impl Session {
     async fn read_catalogue(&mut self, anew: bool) -> Result<Arc<Catalogue>, SessionError> {
         self.server.flush().await?;
         self.database
-            .read(&self.worker.shared.keeper, self.intercepted.connection, anew)
+            .read(
+                &self.worker.shared.keeper,
+                self.intercepted.connection,
+                anew,
+            )
             .await
             .map_err(SessionError::Catalogue)
     }
@@ -517,8 +563,9 @@ impl Session {
             return Ok(());
         }
         let settings = self.worker.settings();
-        let (target, _) =
-            settings.target(self.intercepted.origin.original).ok_or(SessionError::TargetGone)?;
+        let (target, _) = settings
+            .target(self.intercepted.origin.original)
+            .ok_or(SessionError::TargetGone)?;
         if target.name != self.target.name {
             return Err(SessionError::TargetGone);
         }
@@ -539,21 +586,30 @@ impl Session {
             return Ok(());
         }
         self.relay
-            .responses(&mut self.server.input, &mut self.client.output, &mut self.ended)
+            .responses(
+                &mut self.server.input,
+                &mut self.client.output,
+                &mut self.ended,
+            )
             .map_err(SessionError::Server)?;
         for event in self.ended.drain(..) {
             let (ticket, outcome) = match event {
-                ResponseEvent::Completed { ticket, rows, bytes } => {
-                    (ticket, Outcome::Done { rows, bytes })
-                }
+                ResponseEvent::Completed {
+                    ticket,
+                    rows,
+                    bytes,
+                } => (ticket, Outcome::Done { rows, bytes }),
                 ResponseEvent::Failed { ticket, sqlstate } => {
                     let code = String::from_utf8_lossy(&sqlstate).into_owned();
                     (ticket, Outcome::Failed { code })
                 }
                 ResponseEvent::Denied { ticket } => (ticket, Outcome::Denied),
-                ResponseEvent::Skipped { ticket } => {
-                    (ticket, Outcome::Failed { code: "skipped".into() })
-                }
+                ResponseEvent::Skipped { ticket } => (
+                    ticket,
+                    Outcome::Failed {
+                        code: "skipped".into(),
+                    },
+                ),
                 ResponseEvent::Parameter { name, value } => {
                     self.reading.follow(&name, &value);
                     continue;
@@ -586,7 +642,9 @@ impl Session {
 
 fn unknown_portal() -> Denial {
     Denial {
-        message: "lockgate: refused: Execute of a portal that was not bound through lockgate with Bind".into(),
+        message:
+            "lockgate: refused: Execute of a portal that was not bound through lockgate with Bind"
+                .into(),
         hint: "use FETCH for a cursor that was declared in SQL".into(),
         policies: Vec::new(),
         access: None,
@@ -609,7 +667,10 @@ fn read_names(done: &LoginDone) -> Result<(SessionNames, Reading), StartupError>
     };
     let path: Vec<String> = serde_json::from_str(path)
         .map_err(|_| StartupError::Names("the server's search path cannot be read"))?;
-    let mut reading = Reading { standard_conforming_strings: true, utf8: false };
+    let mut reading = Reading {
+        standard_conforming_strings: true,
+        utf8: false,
+    };
     for (name, value) in &done.parameters {
         reading.follow(name, value);
     }

@@ -30,7 +30,12 @@ pub(super) async fn greet(
 ) -> Result<Greeting, StartupError> {
     let mut startup = ClientStartup::new();
     let mut first = [0];
-    if socket.peek(&mut first).await.map_err(StartupError::Client)? == 0 {
+    if socket
+        .peek(&mut first)
+        .await
+        .map_err(StartupError::Client)?
+        == 0
+    {
         return Err(StartupError::ClientGone);
     }
     let mut side = if first[0] == TLS_HANDSHAKE {

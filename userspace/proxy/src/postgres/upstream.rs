@@ -19,8 +19,12 @@ const NAMES: &str = "SELECT pg_catalog.current_database(), CURRENT_USER, \
 
 /// Parameters of the client's startup that lockgate sets itself, or never
 /// passes on.
-const OWN_PARAMETERS: [&str; 4] =
-    ["user", "database", "replication", "standard_conforming_strings"];
+const OWN_PARAMETERS: [&str; 4] = [
+    "user",
+    "database",
+    "replication",
+    "standard_conforming_strings",
+];
 
 /// Opens the server's socket.
 pub(super) async fn dial(
@@ -38,7 +42,9 @@ pub(super) async fn start_tls(
     intercepted: &Intercepted,
     mut server: Side,
 ) -> Result<Side, StartupError> {
-    server.output.extend_from_slice(&lockgate_wire_postgres::ssl_request());
+    server
+        .output
+        .extend_from_slice(&lockgate_wire_postgres::ssl_request());
     server.flush().await.map_err(StartupError::Server)?;
     while server.input.is_empty() {
         if !server.receive().await.map_err(StartupError::Server)? {
@@ -58,7 +64,11 @@ async fn encrypt(intercepted: &Intercepted, server: Side) -> Result<Side, Startu
     };
     let name = intercepted.matched_name.as_deref();
     let address = intercepted.origin.original.ip();
-    let tls = intercepted.target.upstream.connect(socket, name, address).await?;
+    let tls = intercepted
+        .target
+        .upstream
+        .connect(socket, name, address)
+        .await?;
     Ok(Side::new(Stream::Client(Box::new(tls))))
 }
 
@@ -79,14 +89,23 @@ pub(super) async fn log_in(
 ) -> Result<Established, StartupError> {
     let connection = intercepted.connection;
     let keeper = &worker.shared.keeper;
-    let ask = Dialogue::Login { connection, target: intercepted.target.name.clone() };
+    let ask = Dialogue::Login {
+        connection,
+        target: intercepted.target.name.clone(),
+    };
     let plan = match keeper.ask(ask).await.map_err(StartupError::Login)? {
         (Reply::Login(plan), _) => plan,
         _ => return Err(StartupError::Login(KeeperError::Unexpected)),
     };
     let server = dial(worker, intercepted).await?;
     let request = request(intercepted, message, &plan);
-    let mut driver = Driver { worker, intercepted, plan, server, login: UpstreamLogin::new(request) };
+    let mut driver = Driver {
+        worker,
+        intercepted,
+        plan,
+        server,
+        login: UpstreamLogin::new(request),
+    };
     driver.login.start(&mut driver.server.output);
     driver.run().await
 }
@@ -137,14 +156,20 @@ impl Driver<'_> {
                 LoginEvent::ScramContinue(server_first) => {
                     let connection = self.intercepted.connection;
                     let server_first = server_first.to_vec();
-                    let ask = Dialogue::ScramContinue { connection, server_first };
+                    let ask = Dialogue::ScramContinue {
+                        connection,
+                        server_first,
+                    };
                     let answer = self.ask_sasl(ask).await?;
                     self.login.sasl_response(&answer, &mut self.server.output);
                 }
                 LoginEvent::ScramFinal(server_final) => self.scram_finish(&server_final).await?,
                 LoginEvent::NeedPassword { md5_salt } => self.password(md5_salt).await?,
                 LoginEvent::Ready(done) => {
-                    return Ok(Established { server: self.server, done });
+                    return Ok(Established {
+                        server: self.server,
+                        done,
+                    });
                 }
                 LoginEvent::Failed(fields) => {
                     return Err(StartupError::ServerRefused(Box::new(fields)));
@@ -177,7 +202,8 @@ impl Driver<'_> {
             true => Mechanism::ScramSha256Plus,
             false => Mechanism::ScramSha256,
         };
-        self.login.sasl_initial(mechanism, &first, &mut self.server.output);
+        self.login
+            .sasl_initial(mechanism, &first, &mut self.server.output);
         Ok(())
     }
 
@@ -186,7 +212,14 @@ impl Driver<'_> {
             connection: self.intercepted.connection,
             server_final: server_final.to_vec(),
         };
-        match self.worker.shared.keeper.ask(ask).await.map_err(StartupError::Login)? {
+        match self
+            .worker
+            .shared
+            .keeper
+            .ask(ask)
+            .await
+            .map_err(StartupError::Login)?
+        {
             (Reply::Verified, _) => {
                 self.login.sasl_verified();
                 Ok(())
@@ -200,10 +233,22 @@ impl Driver<'_> {
         let tls_verified = matches!(self.server.stream, Stream::Client(_))
             && self.intercepted.target.upstream.verifies_in_full();
         let connection = self.intercepted.connection;
-        let ask = Dialogue::Password { connection, md5_salt, tls_verified };
-        match self.worker.shared.keeper.ask(ask).await.map_err(StartupError::Login)? {
+        let ask = Dialogue::Password {
+            connection,
+            md5_salt,
+            tls_verified,
+        };
+        match self
+            .worker
+            .shared
+            .keeper
+            .ask(ask)
+            .await
+            .map_err(StartupError::Login)?
+        {
             (Reply::Secret(secret), _) => {
-                self.login.password(secret.expose(), &mut self.server.output);
+                self.login
+                    .password(secret.expose(), &mut self.server.output);
                 Ok(())
             }
             _ => Err(StartupError::Login(KeeperError::Unexpected)),
@@ -211,7 +256,14 @@ impl Driver<'_> {
     }
 
     async fn ask_sasl(&self, ask: Dialogue) -> Result<Vec<u8>, StartupError> {
-        match self.worker.shared.keeper.ask(ask).await.map_err(StartupError::Login)? {
+        match self
+            .worker
+            .shared
+            .keeper
+            .ask(ask)
+            .await
+            .map_err(StartupError::Login)?
+        {
             (Reply::Sasl(bytes), _) => Ok(bytes),
             _ => Err(StartupError::Login(KeeperError::Unexpected)),
         }

@@ -29,22 +29,31 @@ impl GroupCommit {
         let (wake, woken) = mpsc::channel();
         let (publish, synced) = watch::channel(Ok(0));
         let progress = shared.clone();
-        std::thread::Builder::new().name(format!("sync-{worker}")).spawn(move || {
-            while woken.recv().is_ok() {
-                // All who asked until now are served by this one.
-                while woken.try_recv().is_ok() {}
-                let result = progress.sync().map_err(|why| why.kind());
-                if publish.send(result).is_err() {
-                    return;
+        std::thread::Builder::new()
+            .name(format!("sync-{worker}"))
+            .spawn(move || {
+                while woken.recv().is_ok() {
+                    // All who asked until now are served by this one.
+                    while woken.try_recv().is_ok() {}
+                    let result = progress.sync().map_err(|why| why.kind());
+                    if publish.send(result).is_err() {
+                        return;
+                    }
                 }
-            }
-        })?;
-        Ok(Self { shared, wake, synced })
+            })?;
+        Ok(Self {
+            shared,
+            wake,
+            synced,
+        })
     }
 
-    /// A new segment is written from now.
+    /// A new segment is written from now. The one before is synced and let go
+    /// of, so that keeper sees that its writer has finished.
     pub(super) fn opened(&self, segment: SpoolSync) {
         self.shared.lock().push(segment);
+        // If the thread has ended, whoever waits for it will hear.
+        let _ = self.wake.send(());
     }
 
     /// An event was appended.
@@ -86,6 +95,8 @@ impl Progress {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<SpoolSync>> {
-        self.segments.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.segments
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -44,7 +44,11 @@ pub(crate) async fn accept(
     let acceptor = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket);
     let start = acceptor.await?;
     let server_name = start.client_hello().server_name().map(str::to_owned);
-    let ask = Dialogue::Leaf { connection, target: target.clone(), server_name };
+    let ask = Dialogue::Leaf {
+        connection,
+        target: target.clone(),
+        server_name,
+    };
     let leaf = match keeper.ask(ask).await? {
         (Reply::Leaf(leaf), _) => leaf,
         _ => return Err(KeeperError::Unexpected.into()),

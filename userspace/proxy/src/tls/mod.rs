@@ -3,8 +3,7 @@
 
 mod binding;
 mod downstream;
-mod upstream;
 
 pub(crate) use binding::server_end_point;
 pub(crate) use downstream::{AcceptError, accept};
-pub(crate) use upstream::{Upstream, UpstreamTlsError};
+pub(crate) use lockgate_tls::{Upstream, UpstreamTlsError};

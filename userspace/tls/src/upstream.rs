@@ -9,13 +9,13 @@ use rustls::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// Why TLS towards a target cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UpstreamTlsError {
+pub enum UpstreamTlsError {
     /// The configured CA file has no usable certificate.
     #[error("`tls.ca` of the target cannot be used: {0}")]
     Ca(String),
@@ -32,7 +32,7 @@ pub(crate) enum UpstreamTlsError {
 
 /// TLS towards one target, by its `tls.upstream`.
 #[derive(Clone)]
-pub(crate) struct Upstream {
+pub struct Upstream {
     connector: Option<TlsConnector>,
     server_name: Option<String>,
     verifies_name: bool,
@@ -41,13 +41,17 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// From the configuration and the CA file's PEM text; `alpn` is the name
     /// the protocol goes by.
-    pub(crate) fn new(
+    pub fn new(
         tls: &TargetTls,
         ca: Option<&str>,
         alpn: Option<&str>,
     ) -> Result<Self, UpstreamTlsError> {
         if tls.upstream == UpstreamTls::Disable {
-            return Ok(Self { connector: None, server_name: None, verifies_name: false });
+            return Ok(Self {
+                connector: None,
+                server_name: None,
+                verifies_name: false,
+            });
         }
         let mut roots = RootCertStore::empty();
         let pem = ca.ok_or_else(|| UpstreamTlsError::Ca("it is not set".into()))?;
@@ -66,9 +70,15 @@ impl Upstream {
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier { verifier, verifies_name }))
+            .with_custom_certificate_verifier(Arc::new(Verifier {
+                verifier,
+                verifies_name,
+            }))
             .with_no_client_auth();
-        config.alpn_protocols = alpn.map(|name| name.as_bytes().to_vec()).into_iter().collect();
+        config.alpn_protocols = alpn
+            .map(|name| name.as_bytes().to_vec())
+            .into_iter()
+            .collect();
         Ok(Self {
             connector: Some(TlsConnector::from(Arc::new(config))),
             server_name: tls.server_name.clone(),
@@ -77,26 +87,28 @@ impl Upstream {
     }
 
     /// Whether this target is spoken to over TLS.
-    pub(crate) fn is_on(&self) -> bool {
+    pub fn is_on(&self) -> bool {
         self.connector.is_some()
     }
 
     /// Whether the server's certificate is verified in full, so that it may be
     /// shown a password.
-    pub(crate) fn verifies_in_full(&self) -> bool {
+    pub fn verifies_in_full(&self) -> bool {
         self.is_on() && self.verifies_name
     }
 
     /// TLS over `socket`. The name to verify is `tls.server_name`, else the
     /// DNS name the target was matched by, else the address.
-    pub(crate) async fn connect(
+    pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        socket: TcpStream,
+        socket: S,
         matched_name: Option<&str>,
         address: IpAddr,
-    ) -> Result<TlsStream<TcpStream>, UpstreamTlsError> {
+    ) -> Result<TlsStream<S>, UpstreamTlsError> {
         let Some(connector) = &self.connector else {
-            return Err(UpstreamTlsError::Ca("TLS is disabled for this target".into()));
+            return Err(UpstreamTlsError::Ca(
+                "TLS is disabled for this target".into(),
+            ));
         };
         let name = match self.server_name.as_deref().or(matched_name) {
             Some(name) => ServerName::try_from(name.to_owned())
@@ -145,7 +157,8 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls12_signature(message, certificate, signature)
+        self.verifier
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -154,7 +167,8 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier.verify_tls13_signature(message, certificate, signature)
+        self.verifier
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -1,0 +1,419 @@
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use lockgate_audit::{
+    ClickHouse, ClickHouseSettings, Event, EventKind, SealError, Sealer, SegmentName, Spool,
+    SpoolError, SpoolReader, SpoolSettings, SpoolWriter, Store,
+};
+use lockgate_config::Audit;
+use lockgate_ipc::SegmentId;
+use serde::Serialize;
+use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
+
+use crate::gate::{Gate, HttpConnector};
+
+/// How often open segments are looked at.
+const FOLLOW: Duration = Duration::from_millis(100);
+
+/// Events sealed in one transaction.
+const SEALED_AT_ONCE: usize = 4096;
+
+/// Events shipped in one batch.
+const BATCH: u32 = 50_000;
+
+/// Between two attempts to ship, at first and at most.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// The record: hands out spool segments, seals what is in them into the store.
+/// A thread of its own does it, since it waits for the disk.
+pub(crate) struct Record {
+    orders: Sender<Order>,
+    numbers: Arc<Mutex<Numbers>>,
+}
+
+/// Numbers for operators.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Numbers {
+    /// Segments on disk.
+    pub(crate) spool_segments: u32,
+    /// As many as may be.
+    pub(crate) spool_max_segments: u32,
+    /// Bytes of them.
+    pub(crate) spool_bytes: u64,
+    /// Events sealed since the start.
+    pub(crate) sealed: u64,
+    /// Events in the store.
+    pub(crate) stored: u64,
+    /// Damaged segments put aside since the start.
+    pub(crate) damaged: u64,
+    /// What went wrong last; none if the last round went well.
+    pub(crate) error: Option<String>,
+    /// Events that wait for ClickHouse; none without one.
+    pub(crate) unshipped: Option<u64>,
+    /// What went wrong last with ClickHouse.
+    pub(crate) clickhouse_error: Option<String>,
+}
+
+enum Order {
+    Segment {
+        writer: Writer,
+        answer: oneshot::Sender<Result<(SegmentId, OwnedFd), String>>,
+    },
+    Bounds(SpoolSettings),
+    Note(String),
+}
+
+/// Who writes a stream: a worker of one proxy. A proxy that is started anew is
+/// another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Writer {
+    pub(crate) generation: u64,
+    pub(crate) worker: u32,
+}
+
+impl Record {
+    /// Opens spool and store in `state_dir` and begins to seal what is left
+    /// there from before.
+    pub(crate) fn start(
+        state_dir: &Path,
+        host: &str,
+        boot: Uuid,
+        audit: &Audit,
+    ) -> anyhow::Result<Self> {
+        let spool = Spool::open(&state_dir.join("spool"), boot, bounds(audit))?;
+        let store = Store::open(&store_path(state_dir))?;
+        let (orders, inbox) = channel();
+        let numbers = Arc::new(Mutex::new(Numbers::default()));
+        let mut sealing = Sealing {
+            spool,
+            sealer: Sealer::new(store, host),
+            readers: HashMap::new(),
+            streams: HashMap::new(),
+            own: None,
+            numbers: numbers.clone(),
+        };
+        std::thread::Builder::new()
+            .name("seal".into())
+            .spawn(move || sealing.run(&inbox))?;
+        Ok(Self { orders, numbers })
+    }
+
+    /// A fresh segment for `writer`.
+    pub(crate) async fn segment(&self, writer: Writer) -> Result<(SegmentId, OwnedFd), String> {
+        let (answer, waits) = oneshot::channel();
+        let gone = || "the thread that seals the record has ended".to_owned();
+        self.orders
+            .send(Order::Segment { writer, answer })
+            .map_err(|_| gone())?;
+        waits.await.map_err(|_| gone())?
+    }
+
+    /// Follows a changed configuration.
+    pub(crate) fn adopt(&self, audit: &Audit) {
+        // Without the thread nothing is recorded, so nothing is permitted.
+        let _ = self.orders.send(Order::Bounds(bounds(audit)));
+    }
+
+    /// Records something about the agent itself.
+    pub(crate) fn note(&self, what: String) {
+        let _ = self.orders.send(Order::Note(what));
+    }
+
+    /// How it stands.
+    pub(crate) fn numbers(&self) -> Numbers {
+        lock(&self.numbers).clone()
+    }
+
+    /// For the task that ships.
+    pub(crate) fn shared_numbers(&self) -> Arc<Mutex<Numbers>> {
+        self.numbers.clone()
+    }
+}
+
+/// Where the store is.
+pub(crate) fn store_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("audit.sqlite")
+}
+
+fn bounds(audit: &Audit) -> SpoolSettings {
+    SpoolSettings {
+        segment_bytes: u64::from(audit.segment_mib) << 20,
+        max_segments: audit.max_segments,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+struct Sealing {
+    spool: Spool,
+    sealer: Sealer,
+    readers: HashMap<SegmentName, SpoolReader>,
+    /// Stream and next index of each writer.
+    streams: HashMap<Writer, (u32, u32)>,
+    /// keeper's own events.
+    own: Option<(SpoolWriter, u32, u32)>,
+    numbers: Arc<Mutex<Numbers>>,
+}
+
+impl Sealing {
+    fn run(&mut self, inbox: &Receiver<Order>) {
+        loop {
+            match inbox.recv_timeout(FOLLOW) {
+                Ok(order) => self.obey(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            while let Ok(order) = inbox.try_recv() {
+                self.obey(order);
+            }
+            let result = self.round();
+            let error = result.err().map(|why| why.to_string());
+            if let Some(error) = &error {
+                tracing::error!(%error, "the record cannot be sealed");
+            }
+            let mut numbers = lock(&self.numbers);
+            numbers.error = error;
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Segment { writer, answer } => {
+                let result = self.create(writer).map_err(|why| why.to_string());
+                // A proxy that ended meanwhile leaves an empty segment, which
+                // is removed when nobody has it.
+                let _ = answer.send(result);
+            }
+            Order::Bounds(bounds) => self.spool.set_bounds(bounds),
+            Order::Note(what) => {
+                if let Err(error) = self.note(&what) {
+                    tracing::error!(%error, %what, "an event of the agent is not in the record");
+                }
+            }
+        }
+    }
+
+    fn create(&mut self, writer: Writer) -> Result<(SegmentId, OwnedFd), SpoolError> {
+        let (stream, index) = match self.streams.get(&writer) {
+            Some(next) => *next,
+            None => (self.spool.new_stream()?, 0),
+        };
+        let fd = self.spool.create(stream, index)?;
+        // Only writers of the newest proxy ask again.
+        self.streams
+            .retain(|known, _| known.generation == writer.generation);
+        self.streams.insert(writer, (stream, index + 1));
+        Ok((SegmentId { stream, index }, fd))
+    }
+
+    fn note(&mut self, what: &str) -> Result<(), SpoolError> {
+        let kind = EventKind::Agent {
+            role: "keeper".into(),
+            what: what.to_owned(),
+        };
+        let event = Event::now(None, kind);
+        let (stream, next) = match &mut self.own {
+            Some((writer, stream, next)) => match writer.append(&event) {
+                Err(SpoolError::Full) => (*stream, *next),
+                result => return result.map(|_| ()),
+            },
+            None => (self.spool.new_stream()?, 0),
+        };
+        let fd = self.spool.create(stream, next)?;
+        let mut writer = SpoolWriter::open(fd.into())?;
+        writer.append(&event)?;
+        self.own = Some((writer, stream, next + 1));
+        Ok(())
+    }
+
+    /// Seals what there is, and removes segments that are done.
+    fn round(&mut self) -> anyhow::Result<()> {
+        let mut sealed = 0;
+        let mut waiting_stream = None;
+        for name in self.spool.segments()? {
+            // A later segment of a stream waits for the one before.
+            if waiting_stream == Some(name.stream) {
+                continue;
+            }
+            match self.seal(name) {
+                Ok((events, done)) => {
+                    sealed += events;
+                    if done {
+                        self.readers.remove(&name);
+                        self.spool.remove(name)?;
+                    } else {
+                        waiting_stream = Some(name.stream);
+                    }
+                }
+                Err(Trouble::Damaged(why)) => {
+                    self.readers.remove(&name);
+                    let path = self.spool.set_aside(name)?;
+                    let what = format!(
+                        "a spool segment is damaged ({why}) and was set aside as {}",
+                        path.display()
+                    );
+                    tracing::error!(%what);
+                    lock(&self.numbers).damaged += 1;
+                    self.note(&what)?;
+                }
+                Err(Trouble::Later(error)) => return Err(error),
+            }
+        }
+        let fullness = self.spool.fullness()?;
+        let stored = match sealed {
+            0 => None,
+            _ => Some(self.sealer.store().events()?),
+        };
+        let mut numbers = lock(&self.numbers);
+        numbers.sealed += sealed;
+        numbers.spool_segments = fullness.segments;
+        numbers.spool_max_segments = fullness.max_segments;
+        numbers.spool_bytes = fullness.bytes;
+        if let Some(stored) = stored {
+            numbers.stored = stored;
+        }
+        Ok(())
+    }
+
+    /// How many events were sealed, and whether the segment is done.
+    fn seal(&mut self, name: SegmentName) -> Result<(u64, bool), Trouble> {
+        let later = |why: SpoolError| Trouble::Later(why.into());
+        // Asked before the last read: what is read after a no is all there is.
+        let finished = !self.spool.has_writer(name).map_err(later)?;
+        if !self.readers.contains_key(&name) {
+            let reader = match self.spool.reader(name) {
+                Ok(reader) => reader,
+                Err(SpoolError::Read(why)) => return Err(Trouble::Damaged(why.to_string())),
+                Err(why) => return Err(later(why)),
+            };
+            self.readers.insert(name, reader);
+        }
+        let Some(reader) = self.readers.get_mut(&name) else {
+            return Ok((0, false));
+        };
+        let mut events = 0;
+        loop {
+            match self.sealer.seal(reader, SEALED_AT_ONCE) {
+                Ok(sealed) => {
+                    events += sealed.events;
+                    if sealed.caught_up {
+                        break;
+                    }
+                }
+                // What stands before the damage is sealed.
+                Err(SealError::Read(why)) => return Err(Trouble::Damaged(why.to_string())),
+                Err(SealError::Store(why)) => return Err(Trouble::Later(why.into())),
+            }
+        }
+        if finished {
+            reader
+                .check_tail()
+                .map_err(|why| Trouble::Damaged(why.to_string()))?;
+        }
+        Ok((events, finished))
+    }
+}
+
+enum Trouble {
+    Damaged(String),
+    Later(anyhow::Error),
+}
+
+/// Ships the record to ClickHouse until `settings` says another place or none.
+/// Never blocks a command: it reads from the store what is sealed already.
+pub(crate) async fn ship(
+    state_dir: PathBuf,
+    gate: Gate,
+    numbers: Arc<Mutex<Numbers>>,
+    mut settings: watch::Receiver<Option<ClickHouseSettings>>,
+) {
+    loop {
+        let current = settings.borrow_and_update().clone();
+        let Some(current) = current else {
+            lock(&numbers).unshipped = None;
+            if settings.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let connector = HttpConnector(gate.clone());
+        let shipping = async {
+            let server = ClickHouse::over(connector, current).map_err(anyhow::Error::from)?;
+            ship_to(&state_dir, &server, &numbers).await
+        };
+        tokio::select! {
+            result = shipping => {
+                if let Err(error) = result {
+                    tracing::error!(%error, "nothing is shipped to ClickHouse until the configuration changes");
+                    lock(&numbers).clickhouse_error = Some(error.to_string());
+                }
+                if settings.changed().await.is_err() {
+                    return;
+                }
+            }
+            changed = settings.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn ship_to(
+    state_dir: &Path,
+    server: &ClickHouse,
+    numbers: &Mutex<Numbers>,
+) -> anyhow::Result<()> {
+    let path = store_path(state_dir);
+    let store = Arc::new(Mutex::new(
+        tokio::task::spawn_blocking(move || Store::open(&path)).await??,
+    ));
+    let mut migrated = false;
+    let mut retry = RETRY.0;
+    loop {
+        let shipped = async {
+            if !migrated {
+                server.migrate().await?;
+                migrated = true;
+            }
+            let taken = store.clone();
+            let next = tokio::task::spawn_blocking(move || {
+                let mut store = lock(&taken);
+                let unshipped = store.unshipped()?;
+                Ok::<_, anyhow::Error>((store.next_batch(BATCH)?, unshipped))
+            });
+            let (batch, unshipped) = next.await??;
+            lock(numbers).unshipped = Some(unshipped);
+            let Some(batch) = batch else { return Ok(false) };
+            server.insert(&batch).await?;
+            let taken = store.clone();
+            tokio::task::spawn_blocking(move || lock(&taken).shipped(&batch)).await??;
+            Ok::<_, anyhow::Error>(true)
+        };
+        match shipped.await {
+            Ok(more) => {
+                lock(numbers).clickhouse_error = None;
+                retry = RETRY.0;
+                if !more {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, retry_s = retry.as_secs(), "ClickHouse");
+                lock(numbers).clickhouse_error = Some(error.to_string());
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(RETRY.1);
+            }
+        }
+    }
+}
