@@ -10,9 +10,12 @@ use std::collections::BTreeMap;
 use std::io::BufRead;
 
 /// 16384 is FirstNormalObjectId: what has a smaller oid came with the server.
-/// A name that any overload makes volatile is volatile.
+/// A name is volatile if an overload is that SQL can call: not those for
+/// triggers, or with arguments that only the server can make.
 const QUERY: &str = "
-select 'functions', case when bool_or(provolatile = 'v') then 'v ' else 'n ' end || proname
+select 'functions', case when bool_or(provolatile = 'v'
+        and prorettype::regtype::text not in ('trigger', 'event_trigger')
+        and 'internal'::regtype <> all (proargtypes::oid[])) then 'v ' else 'n ' end || proname
     from pg_catalog.pg_proc where oid < 16384 group by proname
 union all
 select distinct 'operators', oprname::text from pg_catalog.pg_operator where oid < 16384

@@ -239,7 +239,7 @@ fn by_name(name: &str) -> Option<FunctionClass> {
         | "ts_rewrite" => Opaque,
         // A type in a string, whose input may be somebody's code.
         "pg_input_is_valid" | "pg_input_error_info" => Opaque,
-        // A function of planners and languages; no statement needs it.
+        // Functions of languages; no statement needs them.
         "plpgsql_call_handler" | "plpgsql_inline_handler" | "plpgsql_validator" => Opaque,
         "loread" | "lowrite" => Opaque,
 

@@ -9,6 +9,11 @@ use crate::Reading;
 /// Depth of nested comments. PostgreSQL's lexer takes quadratic time.
 const COMMENT_DEPTH: usize = 32;
 
+/// How often PostgreSQL's lexer may look at characters again. It reads a run of
+/// operator characters to its end, then steps back to a `/*` in it, or before a
+/// `+` or `-` at its end, and reads the rest anew.
+const STEPS_BACK: usize = 4_000_000;
+
 /// Depth of the tree, estimated from above: nesting plus the lengths of the
 /// chains that nest (`1+1+1` is `(1+1)+1`). Reading one level back costs about
 /// 10 KiB of stack; see the tests.
@@ -44,6 +49,7 @@ pub(crate) fn readable(
     let text = std::str::from_utf8(text)
         .map_err(|_| refusal("a statement that is not valid UTF-8", "send it in UTF-8"))?;
     comments(text.as_bytes())?;
+    runs(text.as_bytes())?;
     Ok(text)
 }
 
@@ -69,6 +75,34 @@ fn comments(text: &[u8]) -> Result<(), Refusal> {
                 "send it without the comments",
             ));
         }
+    }
+    Ok(())
+}
+
+/// Bounds what the lexer does for runs of operator characters, wherever they
+/// stand: length times the places to step back to.
+fn runs(text: &[u8]) -> Result<(), Refusal> {
+    let (mut total, mut length, mut places, mut before) = (0usize, 0usize, 0usize, b' ');
+    for &byte in text.iter().chain(b" ") {
+        match byte {
+            b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'+' | b'-' | b'*'
+            | b'/' | b'%' | b'<' | b'>' | b'=' => {
+                length += 1;
+                let steps_back = matches!(byte, b'+' | b'-') || (before, byte) == (b'/', b'*');
+                places += usize::from(steps_back);
+            }
+            _ => {
+                total = total.saturating_add(length * places);
+                (length, places) = (0, 0);
+            }
+        }
+        before = byte;
+    }
+    if total > STEPS_BACK {
+        return Err(refusal(
+            "too long a run of operator characters",
+            "put spaces between them, or send the value as a parameter",
+        ));
     }
     Ok(())
 }

@@ -219,8 +219,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn call(&mut self, schema: &str, name: &str) {
-        let path = [self.database, plain(schema), name];
-        self.add(Verb::Call, Resource::new(ResourceKind::Function, path));
+        self.of_function(Verb::Call, schema, name);
     }
 
     /// Where something is made that is named without a schema.
@@ -236,9 +235,30 @@ impl<'a> Resolver<'a> {
     }
 
     fn in_schema(&mut self, verb: Verb, name: &Name) {
-        match &name.schema {
-            Some(schema) => self.schema(verb, schema),
-            None => self.schema(verb, self.creation_schema()),
+        let catalogue = self.catalogue;
+        if let Some(schema) = &name.schema {
+            return self.schema(verb, schema);
+        }
+        if verb == Verb::Create {
+            return self.schema(verb, self.creation_schema());
+        }
+        let types = catalogue
+            .types(&name.name)
+            .chain(catalogue.harmless_types(&name.name));
+        let found: Vec<_> = types.chain(catalogue.collations(&name.name)).collect();
+        if !found.is_empty() {
+            return found
+                .into_iter()
+                .for_each(|schema| self.schema(verb, schema));
+        }
+        // One of those that the catalogue does not list: it may be in each.
+        match self.path {
+            SearchPath::Known(path) => {
+                for schema in path.iter().filter(|schema| !is_system(schema)) {
+                    self.schema(verb, schema);
+                }
+            }
+            SearchPath::Unknown => self.schema(verb, UNKNOWN),
         }
     }
 
@@ -472,11 +492,27 @@ impl<'a> Resolver<'a> {
     }
 
     fn function_object(&mut self, verb: Verb, name: &Name) {
-        let schema = name
-            .schema
-            .as_deref()
-            .unwrap_or_else(|| self.creation_schema());
-        let path = [self.database, plain(schema), &name.name];
+        let catalogue = self.catalogue;
+        match name.schema.as_deref() {
+            Some(schema) => self.of_function(verb, schema, &name.name),
+            None if verb == Verb::Create => {
+                self.of_function(verb, self.creation_schema(), &name.name);
+            }
+            None => {
+                let functions = catalogue.functions(&name.name);
+                let found: Vec<_> = functions.chain(catalogue.operators(&name.name)).collect();
+                if found.is_empty() {
+                    self.of_function(verb, UNKNOWN, &name.name);
+                }
+                for schema in found {
+                    self.of_function(verb, schema, &name.name);
+                }
+            }
+        }
+    }
+
+    fn of_function(&mut self, verb: Verb, schema: &str, name: &str) {
+        let path = [self.database, plain(schema), name];
         self.add(verb, Resource::new(ResourceKind::Function, path));
     }
 

@@ -24,7 +24,7 @@ impl Visit for CallStmt {
             outargs,
         } = self;
         if let Some(call) = funccall {
-            walk.need(Need::FunctionObject(Verb::Call, qualified(&call.funcname)?));
+            walk.need(Need::Function(qualified(&call.funcname)?));
             call.args.visit(walk)?;
         }
         match funcexpr {

@@ -4,7 +4,7 @@ use lockgate_command::Verb;
 use pg_query::NodeEnum;
 use pg_query::protobuf::*;
 
-use super::{Visit, Walk, Walked, known, qualified, string};
+use super::{Visit, Walk, Walked, items, known, qualified, string};
 use crate::names::{Name, Need};
 
 impl Visit for ColumnDef {
@@ -103,7 +103,7 @@ impl Visit for Constraint {
         } = self;
         known::<ConstrType>(*contype)?;
         raw_expr.visit(walk)?;
-        exclusions.visit(walk)?;
+        excluded_by(walk, exclusions)?;
         options.visit(walk)?;
         where_clause.visit(walk)?;
         // A foreign key tells which values its table has.
@@ -116,6 +116,18 @@ impl Visit for Constraint {
         }
         old_conpfeqop.visit(walk)
     }
+}
+
+/// Pairs of what is compared and the operator that compares.
+fn excluded_by(walk: &mut Walk, exclusions: &[Node]) -> Walked {
+    for exclusion in exclusions {
+        let [compared, operator] = items(exclusion) else {
+            return Err(super::unknown_node());
+        };
+        compared.visit(walk)?;
+        walk.need(Need::Operator(qualified(items(operator))?));
+    }
+    Ok(())
 }
 
 impl Visit for IndexElem {

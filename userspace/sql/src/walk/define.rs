@@ -7,7 +7,7 @@ use pg_query::protobuf::*;
 use super::change::each;
 use super::object::object;
 use super::{Visit, Walk, Walked, known, name, qualified, string, strings};
-use crate::names::{Name, Need, cut};
+use crate::names::{Need, cut};
 use crate::prescan::refusal;
 
 impl Visit for CreateStmt {
@@ -743,17 +743,10 @@ impl Visit for CreateTrigStmt {
         walk.relation_if(Verb::Alter, relation);
         walk.relation_if(Verb::Alter, constrrel);
         walk.code();
-        walk.need(Need::FunctionObject(
-            Verb::Call,
-            trigger_function(funcname)?,
-        ));
+        walk.need(Need::Function(qualified(funcname)?));
         args.visit(walk)?;
         columns.visit(walk)?;
         when_clause.visit(walk)?;
         transition_rels.visit(walk)
     }
-}
-
-fn trigger_function(names: &[Node]) -> Result<Name, lockgate_command::Refusal> {
-    qualified(names)
 }

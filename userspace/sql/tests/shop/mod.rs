@@ -1,0 +1,155 @@
+//! A small database, as a catalogue and in the words of the tests.
+#![allow(dead_code)] // Each test binary uses its part.
+
+use std::sync::{Arc, mpsc};
+
+use lockgate_command::{Access, ResourceKind};
+use lockgate_sql::{
+    Analyser, AnalyserSettings, Analysis, Catalogue, Reading, Resolved, Rows, SearchPath,
+    SessionNames, Tags, resolve,
+};
+
+pub fn analyser() -> Analyser {
+    Analyser::new(AnalyserSettings {
+        statement_bytes: 65536,
+        cache_bytes: 8 << 20,
+        threads: 1,
+    })
+}
+
+/// Reads `text` and waits for it.
+pub fn analyse(analyser: &Analyser, text: &str) -> Arc<Analysis> {
+    let (done, waits) = mpsc::channel();
+    let deliver = Box::new(move |analysis| {
+        let _ = done.send(analysis);
+    });
+    analyser.analyse(text.as_bytes(), Reading::default(), deliver);
+    waits.recv().expect("every text gets an answer")
+}
+
+pub fn session(path: SearchPath) -> SessionNames {
+    SessionNames {
+        database: "shop".into(),
+        user: "clerk".into(),
+        search_path: path,
+    }
+}
+
+pub fn usual_path() -> SearchPath {
+    SearchPath::Known(vec!["pg_catalog".into(), "public".into()])
+}
+
+pub fn tags() -> Tags {
+    Tags::new(&[lockgate_config::Tag {
+        columns: "public.customers.ssn".into(),
+        tag: "pii".into(),
+        mask: None,
+    }])
+}
+
+pub fn meaning(analyser: &Analyser, text: &str, path: SearchPath, tags: &Tags) -> Resolved {
+    resolve(&analyse(analyser, text), &catalogue(), &session(path), tags)
+}
+
+/// `verb what, verb what`, or `refused: construct`.
+pub fn words(resolved: &Resolved) -> String {
+    if let Some(refusal) = &resolved.statement.refusal {
+        return format!("refused: {}", refusal.construct);
+    }
+    let mut words: Vec<String> = resolved.statement.accesses.iter().map(word).collect();
+    words.sort();
+    words.join(", ")
+}
+
+fn word(access: &Access) -> String {
+    let (verb, path) = (access.verb, access.resource.path());
+    let inner = path.get(1..).unwrap_or_default().join(".");
+    match access.resource.kind() {
+        ResourceKind::Target => format!("{verb}"),
+        ResourceKind::Database => format!("{verb} database {}", path[0]),
+        ResourceKind::Schema => format!("{verb} schema {inner}"),
+        ResourceKind::Table | ResourceKind::Column => format!("{verb} {inner}"),
+        ResourceKind::Function => format!("{verb} {inner}()"),
+    }
+}
+
+/// Tables with their columns; views; things that run somebody's code.
+pub fn catalogue() -> Catalogue {
+    let relations = "
+        1 pg_catalog pg_class r f f
+        2 pg_catalog pg_authid r f f
+        3 pg_catalog pg_settings v f f
+        4 pg_catalog pg_stats v f f
+        5 pg_catalog pg_stat_activity v f f
+        6 pg_catalog pg_proc r f f
+        7 information_schema tables v f f
+        8 pg_catalog pg_type r f f
+        9 pg_catalog pg_namespace r f f
+        100 public orders r f f
+        101 public customers r f f
+        102 public items r f f
+        103 public order_view v f f
+        104 public customer_view v f f
+        105 public customer_names v f f
+        106 public coded_view v t f
+        107 audit log r f t
+        108 tenant orders r f f
+        109 public orders_2024 r f f
+        110 public ids S f f
+        111 public row_view v f f
+        112 public view_of_view v f f
+        113 public old_customers r f f
+        114 tenant accounts r f f
+        115 public pg_stat_statements v f f";
+    let columns = "
+        100 1 id
+        100 2 customer_id
+        100 3 amount
+        100 4 status
+        101 1 id
+        101 2 name
+        101 3 ssn
+        102 1 id
+        102 2 order_id
+        107 1 what
+        113 1 id
+        113 2 ssn";
+    let dependencies = "
+        103 100 0 f
+        103 100 1 f
+        104 101 0 f
+        104 101 3 f
+        105 101 0 f
+        105 101 2 f
+        106 100 0 f
+        111 101 0 t
+        112 104 0 f
+        112 104 1 f";
+    let names = "
+        function public charge
+        function audit purge
+        function public initcap
+        function tenant purge
+        operator public ===
+        type public celsius
+        harmless+type public mood
+        harmless+type public orders
+        collation public german";
+    let answers = [
+        rows(relations),
+        rows(columns),
+        rows(dependencies),
+        rows("109 100\n113 101"),
+        rows(names),
+        rows("public\naudit\ntenant\npg_catalog\ninformation_schema"),
+    ];
+    Catalogue::from_rows(1, &answers).expect("the rows are as the queries give them")
+}
+
+fn rows(text: &str) -> Rows {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let value = |word: &str| Some(word.replace('+', " "));
+    lines
+        .map(|line| line.split(' ').map(value).collect())
+        .collect()
+}
