@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     /// Reads statements; has threads of its own for texts it has not seen.
     pub(crate) analyser: lockgate_sql::Analyser,
     /// Keys that cancel a running command.
-    pub(crate) cancel_keys: CancelKeys,
+    pub(crate) cancel_keys: Arc<CancelKeys>,
 }
 
 /// A client as gate hands it over.
