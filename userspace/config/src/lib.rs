@@ -7,10 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod bundle;
+mod finding;
+mod load;
 mod model;
 mod place;
 
 pub use bundle::{Bundle, PolicyFile, Secrets};
+pub use finding::{Finding, Severity};
+pub use load::{Loaded, load, resolve};
 pub use model::{
     Agent, Audit, ClickHouse, Config, Credential, Durability, Kernel, Limits, LogFormat, Mask,
     Metrics, Mode, Protocol, SecretSource, Source, Tag, Target, TargetTls, UpstreamTls, WhenFull,
