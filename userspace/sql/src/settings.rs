@@ -98,6 +98,8 @@ fn is_harmless(name: &str) -> bool {
             | "default_tablespace" | "temp_tablespaces" | "default_toast_compression"
             // Off makes a query fail that row security would have filtered.
             | "row_security"
+            // Only ever forbids.
+            | "restrict_nonsystem_relation_kind"
             | "check_function_bodies" | "transform_null_equals"
         )
 }

@@ -91,6 +91,8 @@ pub(crate) struct Walk {
     hidden: Vec<BTreeSet<String>>,
     /// Which relations of a FROM clause are locked.
     locked: Locked,
+    /// The setting that the rows of `FROM pg_settings WHERE name = '…'` are of.
+    setting: Option<String>,
     /// Whether an expression on the way read a column.
     reads_columns: bool,
 }

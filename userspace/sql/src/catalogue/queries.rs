@@ -84,8 +84,8 @@ const PARENTS: &str = "select inhrelid, inhparent from pg_inherits";
 /// A type is harmless when converting text to it runs only PostgreSQL's own
 /// code: enums, ranges over and domains without checks of users' code,
 /// composites. Base types are never: their input functions came with an
-/// extension. A cast that runs somebody's function makes both its types
-/// suspect, and so does what contains such a type.
+/// extension. A cast that runs somebody's function makes its types
+/// suspect, built-in ones only if both are; and so is what contains one.
 const NAMES: &str = "
 with recursive suspect(oid) as (
     select oid from pg_type where oid >= 16384 and typtype in ('b', 'p') and typelem = 0
@@ -94,6 +94,7 @@ with recursive suspect(oid) as (
         join pg_language l on l.oid = p.prolang and l.lanname not in ('c', 'internal')
         join pg_type t on t.oid in (c.castsource, c.casttarget)
         where c.oid >= 16384
+          and (t.oid >= 16384 or greatest(c.castsource, c.casttarget) < 16384)
     union
     select c.contypid from pg_constraint c join pg_depend d
         on d.classid = 'pg_constraint'::regclass and d.objid = c.oid

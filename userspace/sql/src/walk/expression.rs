@@ -96,9 +96,16 @@ fn call(walk: &mut Walk, name: Name, args: &[Node]) -> Walked {
     let built_in = matches!(name.schema.as_deref(), None | Some("pg_catalog"));
     match function_class(&name.name).filter(|_| built_in) {
         Some(FunctionClass::Settings) => {
-            let values: Option<Vec<&str>> = args.iter().take(2).map(constant).collect();
-            match values.as_deref() {
-                Some([setting, value]) => settings::set(walk, setting, Some(&[value]))?,
+            let (setting, value) = match args {
+                [setting, value, ..] => (setting, constant(value)),
+                _ => return Err(settings::not_constant()),
+            };
+            let setting = match constant(setting) {
+                Some(setting) => Some(setting.to_owned()),
+                None => walk.setting.clone().filter(|_| is_name(setting)),
+            };
+            match (setting, value) {
+                (Some(setting), Some(value)) => settings::set(walk, &setting, Some(&[value]))?,
                 _ => return Err(settings::not_constant()),
             }
             walk.need(Need::OtherFunction(name));
@@ -116,7 +123,7 @@ fn call(walk: &mut Walk, name: Name, args: &[Node]) -> Walked {
 }
 
 /// A string that is written in the statement, with or without a cast.
-fn constant(node: &Node) -> Option<&str> {
+pub(super) fn constant(node: &Node) -> Option<&str> {
     match node.node.as_ref()? {
         NodeEnum::AConst(AConst {
             isnull: false,
@@ -125,6 +132,16 @@ fn constant(node: &Node) -> Option<&str> {
         }) => Some(&text.sval),
         NodeEnum::TypeCast(cast) => constant(cast.arg.as_ref()?),
         _ => None,
+    }
+}
+
+/// The column `name` and no other.
+pub(super) fn is_name(node: &Node) -> bool {
+    match &node.node {
+        Some(NodeEnum::ColumnRef(column)) => {
+            matches!(&column.fields[..], [field] if string(field) == Ok("name"))
+        }
+        _ => false,
     }
 }
 

@@ -7,6 +7,7 @@ use lockgate_command::Verb;
 use pg_query::NodeEnum;
 use pg_query::protobuf::*;
 
+use super::expression::{constant, is_name};
 use super::{Locked, Visit, Walk, Walked, known, name, qualified, string};
 use crate::names::{Name, Need, cut};
 use crate::prescan::refusal;
@@ -45,7 +46,9 @@ impl Visit for SelectStmt {
             // PostgreSQL locks nothing in the arms of a UNION.
             walk.locked = Locked::None;
             distinct_clause.visit(walk)?;
+            walk.setting = only_setting(from_clause, where_clause.as_deref());
             target_list.visit(walk)?;
+            walk.setting = None;
             where_clause.visit(walk)?;
             group_clause.visit(walk)?;
             having_clause.visit(walk)?;
@@ -58,6 +61,32 @@ impl Visit for SelectStmt {
             rarg.visit(walk)
         })
     }
+}
+
+/// The constant of `FROM pg_settings WHERE name = 'constant'`. psql and pg_dump
+/// set what the server may not have by `SELECT set_config(name, …)` from there.
+fn only_setting(from: &[Node], condition: Option<&Node>) -> Option<String> {
+    let [
+        Node {
+            node: Some(NodeEnum::RangeVar(settings)),
+        },
+    ] = from
+    else {
+        return None;
+    };
+    let Some(NodeEnum::AExpr(condition)) = &condition?.node else {
+        return None;
+    };
+    let schema = &*settings.schemaname;
+    let equals = condition.kind == AExprKind::AexprOp as i32
+        && matches!(&condition.name[..], [name] if string(name) == Ok("="));
+    let plain = matches!(schema, "" | "pg_catalog")
+        && settings.relname == "pg_settings"
+        && settings.alias.is_none();
+    if !plain || !equals || !is_name(condition.lexpr.as_deref()?) {
+        return None;
+    }
+    constant(condition.rexpr.as_deref()?).map(str::to_owned)
 }
 
 /// What of a FROM clause is locked, by the SELECT's own clauses or since the
