@@ -4,11 +4,11 @@ use std::sync::Arc;
 use lockgate_command::{Access, Refusal, Resource, ResourceKind, Statement, Verb};
 
 use crate::analysis::{Analysis, Facts};
-use crate::builtin::{FunctionClass, function_class, is_operator, is_type};
 use crate::catalogue::{Catalogue, Relation, is_system};
 use crate::names::{Name, Need};
 use crate::tags::{Tags, view};
 
+mod code;
 mod system_relations;
 
 /// What unqualified names mean in a session.
@@ -331,12 +331,21 @@ impl<'a> Resolver<'a> {
 
     fn system_relation(&mut self, verb: Verb, schema: &str, name: &str) {
         match verb {
+            // The server shows everybody but that column.
+            Verb::Select if name == "pg_subscription" && !self.may_touch("subconninfo") => {
+                self.table(Verb::Describe, schema, name);
+            }
             Verb::Select => self.table(system_relations::reading(schema, name), schema, name),
             _ => {
                 self.table(verb, schema, name);
                 self.add(Verb::System, Resource::target());
             }
         }
+    }
+
+    /// Whether the text may touch a column of that name.
+    fn may_touch(&self, column: &str) -> bool {
+        self.whole_rows || self.facts.columns.contains(column)
     }
 
     fn found(&mut self, verb: Verb, relation: &'a Relation) {
@@ -403,7 +412,7 @@ impl<'a> Resolver<'a> {
         let (database, tags) = (self.database, self.tags);
         for column in tags.of(database, schema, name) {
             self.effects.touches_tagged_relation = true;
-            if all || self.whole_rows || self.facts.columns.contains(column) {
+            if all || self.may_touch(column) {
                 self.push(view(database, schema, name, column));
             }
         }
@@ -438,59 +447,6 @@ impl<'a> Resolver<'a> {
         self.add(access.verb, access.resource);
     }
 
-    fn function(&mut self, name: &Name) {
-        let mut others = self.other_functions(name);
-        let class = match name.schema.as_deref() {
-            None | Some("pg_catalog" | "information_schema") => function_class(&name.name),
-            Some(_) => return,
-        };
-        // `date('…')` is a conversion.
-        for schema in self.catalogue.types(&name.name) {
-            others = true;
-            self.schema(Verb::Opaque, schema);
-        }
-        others |= self.catalogue.harmless_types(&name.name).next().is_some();
-        match class {
-            Some(class) => self.class(class),
-            None if others || is_type(&name.name) => {}
-            None => self.call(UNKNOWN, &name.name),
-        }
-    }
-
-    /// Functions of that name that are not PostgreSQL's own; whether there are
-    /// any.
-    fn other_functions(&mut self, name: &Name) -> bool {
-        match name.schema.as_deref() {
-            Some(schema) if schema != "pg_catalog" && schema != "information_schema" => {
-                self.call(schema, &name.name);
-                true
-            }
-            schema => {
-                let mut any = false;
-                for of in self.catalogue.functions(&name.name) {
-                    if schema.is_none_or(|schema| schema == of) {
-                        any = true;
-                        self.call(of, &name.name);
-                    }
-                }
-                any
-            }
-        }
-    }
-
-    fn class(&mut self, class: FunctionClass) {
-        match (class, class.verb()) {
-            (_, None) => {}
-            (
-                FunctionClass::System | FunctionClass::Settings | FunctionClass::Program,
-                Some(verb),
-            ) => {
-                self.add(verb, Resource::target());
-            }
-            (_, Some(verb)) => self.database(verb),
-        }
-    }
-
     fn function_object(&mut self, verb: Verb, name: &Name) {
         let catalogue = self.catalogue;
         match name.schema.as_deref() {
@@ -514,78 +470,6 @@ impl<'a> Resolver<'a> {
     fn of_function(&mut self, verb: Verb, schema: &str, name: &str) {
         let path = [self.database, plain(schema), name];
         self.add(verb, Resource::new(ResourceKind::Function, path));
-    }
-
-    fn attribute(&mut self, name: &str) {
-        for schema in self.catalogue.functions(name) {
-            self.call(schema, name);
-        }
-        if let Some(class) = function_class(name) {
-            self.class(class);
-        }
-    }
-
-    fn operator(&mut self, name: &Name) {
-        match name.schema.as_deref() {
-            Some(schema) if schema != "pg_catalog" => self.call(schema, &name.name),
-            schema => {
-                let mut any = is_operator(&name.name);
-                for of in self.catalogue.operators(&name.name) {
-                    if schema.is_none_or(|schema| schema == of) {
-                        any = true;
-                        self.call(of, &name.name);
-                    }
-                }
-                if !any {
-                    self.call(UNKNOWN, &name.name);
-                }
-            }
-        }
-    }
-
-    fn type_(&mut self, name: &Name) {
-        let catalogue = self.catalogue;
-        match name.schema.as_deref() {
-            Some("pg_catalog" | "information_schema") => {
-                for schema in catalogue
-                    .types(&name.name)
-                    .filter(|schema| is_system(schema))
-                {
-                    self.schema(Verb::Opaque, schema);
-                }
-            }
-            Some(schema) => {
-                let harmless = catalogue.harmless_types(&name.name).any(|of| of == schema)
-                    && !catalogue.types(&name.name).any(|of| of == schema);
-                if !harmless {
-                    self.schema(Verb::Opaque, schema);
-                }
-            }
-            None => {
-                let mut any =
-                    is_type(&name.name) || catalogue.harmless_types(&name.name).next().is_some();
-                for schema in catalogue.types(&name.name) {
-                    any = true;
-                    self.schema(Verb::Opaque, schema);
-                }
-                if !any {
-                    self.schema(Verb::Opaque, UNKNOWN);
-                }
-            }
-        }
-    }
-
-    fn collation(&mut self, name: &Name) {
-        let catalogue = self.catalogue;
-        match name.schema.as_deref() {
-            Some("pg_catalog") => {}
-            Some(schema) => self.schema(Verb::Opaque, schema),
-            None => {
-                for schema in catalogue.collations(&name.name) {
-                    self.schema(Verb::Opaque, schema);
-                }
-            }
-        }
     }
 }
 

@@ -9,8 +9,11 @@ use crate::names::cut;
 pub struct Tags {
     /// Schema and table to columns; each with the database it is of, none
     /// where it is of all.
-    columns: BTreeMap<(String, String), Vec<(Option<String>, String)>>,
+    columns: BTreeMap<(String, String), Vec<Tagged>>,
 }
+
+/// A database, if it is of one only, and a column.
+type Tagged = (Option<String>, String);
 
 impl Tags {
     /// From `target.tags`. An entry that does not name a column as

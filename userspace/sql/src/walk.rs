@@ -14,9 +14,11 @@ mod expression;
 mod maintain;
 mod node;
 mod object;
+mod plain;
 mod query;
 mod server;
 mod session;
+mod types;
 mod xml_json;
 
 use std::collections::BTreeSet;

@@ -107,7 +107,6 @@ code! {
 }
 
 /// `RETURN expression` in a function's body.
-
 impl Visit for ReturnStmt {
     fn visit(&self, walk: &mut Walk) -> Walked {
         let Self { returnval } = self;

@@ -85,6 +85,7 @@ pub fn catalogue() -> Catalogue {
         7 information_schema tables v f f
         8 pg_catalog pg_type r f f
         9 pg_catalog pg_namespace r f f
+        10 pg_catalog pg_subscription r f f
         100 public orders r f f
         101 public customers r f f
         102 public items r f f
