@@ -12,18 +12,28 @@ use lockgate_sql::{
 };
 
 static ANALYSER: LazyLock<Analyser> = LazyLock::new(|| {
-    Analyser::new(AnalyserSettings { statement_bytes: 65536, cache_bytes: 0, threads: 1 })
+    Analyser::new(AnalyserSettings {
+        statement_bytes: 65536,
+        cache_bytes: 0,
+        threads: 1,
+    })
 });
 
 fuzz_target!(|input: &[u8]| {
-    let Some((first, text)) = input.split_first() else { return };
+    let Some((first, text)) = input.split_first() else {
+        return;
+    };
     let reading = Reading {
         standard_conforming_strings: first & 1 == 0,
         utf8: first & 2 == 0,
     };
     let (done, waits) = mpsc::channel();
     let start = Instant::now();
-    ANALYSER.analyse(text, reading, Box::new(move |analysis| done.send(analysis).unwrap()));
+    ANALYSER.analyse(
+        text,
+        reading,
+        Box::new(move |analysis| done.send(analysis).unwrap()),
+    );
     let analysis = waits.recv().unwrap();
     assert!(start.elapsed() < Duration::from_secs(1));
     let session = SessionNames {

@@ -5,7 +5,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::*;
 
 use super::{Visit, Walk, Walked, items, known, qualified, string};
-use crate::names::{Name, Need};
+use crate::names::Need;
 
 impl Visit for ColumnDef {
     fn visit(&self, walk: &mut Walk) -> Walked {
@@ -266,7 +266,6 @@ impl Visit for CreateOpClassItem {
             storedtype,
         } = self;
         name.visit(walk)?;
-        walk.need(Need::Operator(Name::new(None, "=")));
         order_family.visit(walk)?;
         class_args.visit(walk)?;
         storedtype.visit(walk)

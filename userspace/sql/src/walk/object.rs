@@ -1,6 +1,6 @@
 use lockgate_command::Verb;
 use pg_query::NodeEnum;
-use pg_query::protobuf::{self, Node, ObjectWithArgs, RangeVar};
+use pg_query::protobuf::{self, Node, ObjectWithArgs};
 
 use super::{Walk, Walked, items, qualified, string, unknown_node};
 use crate::names::{Need, cut};
@@ -105,18 +105,7 @@ pub(super) fn on_relation(walk: &mut Walk, kind: protobuf::ObjectType) -> Walked
 
 fn relation(walk: &mut Walk, verb: Verb, named: &Node) -> Walked {
     match &named.node {
-        Some(NodeEnum::RangeVar(relation)) => {
-            let RangeVar {
-                catalogname: _,
-                schemaname: _,
-                relname: _,
-                inh: _,
-                relpersistence: _,
-                alias: _,
-                location: _,
-            } = relation;
-            walk.relation(verb, relation);
-        }
+        Some(NodeEnum::RangeVar(relation)) => walk.relation(verb, relation),
         _ => walk.need(Need::Relation(verb, qualified(items(named))?)),
     }
     Ok(())

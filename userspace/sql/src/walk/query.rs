@@ -43,7 +43,7 @@ impl Visit for SelectStmt {
             into_clause.visit(walk)?;
             walk.locked = lock_of(locking_clause, locked)?;
             from_clause.visit(walk)?;
-            // PostgreSQL locks nothing in the arms of a UNION.
+            // Only FROM is locked, and nothing in the arms of a UNION.
             walk.locked = Locked::None;
             distinct_clause.visit(walk)?;
             walk.setting = only_setting(from_clause, where_clause.as_deref());
