@@ -1,0 +1,130 @@
+use std::path::Path;
+
+use lockgate_config::Severity;
+use lockgate_gate::preflight::{Check, State, checks};
+use owo_colors::{OwoColorize, Stream};
+use serde::Serialize;
+
+use crate::checked;
+use crate::cli::Json;
+use crate::exit::Exit;
+
+/// One line of the report.
+#[derive(Serialize)]
+struct Line {
+    name: String,
+    state: State,
+    found: String,
+    advice: String,
+}
+
+/// Looks at this host and says what it has, lacks and leaves open.
+pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
+    let mut lines: Vec<Line> = checks()
+        .into_iter()
+        .map(|Check { name, state, found, advice }| Line { name: name.into(), state, found, advice })
+        .collect();
+    lines.extend(users());
+    lines.extend(local_servers());
+    lines.extend(libpq());
+    lines.push(configuration(config));
+    let worst = lines.iter().any(|line| line.state == State::Broken);
+    if json.json {
+        for line in &lines {
+            println!("{}", serde_json::to_string(line)?);
+        }
+    } else {
+        for Line { name, state, found, advice } in &lines {
+            let mark = match state {
+                State::Good => "ok  ".if_supports_color(Stream::Stdout, |m| m.green()).to_string(),
+                State::Open => "open".if_supports_color(Stream::Stdout, |m| m.yellow()).to_string(),
+                State::Broken => "FAIL".if_supports_color(Stream::Stdout, |m| m.red()).to_string(),
+            };
+            println!("{mark}  {name}: {found}");
+            if *state != State::Good {
+                println!("      {advice}");
+            }
+        }
+    }
+    Ok(if worst { Exit::No } else { Exit::Yes })
+}
+
+fn users() -> Vec<Line> {
+    let agent = lockgate_config::Agent::default();
+    [agent.proxy_user, agent.keeper_user]
+        .into_iter()
+        .map(|name| {
+            let there = nix::unistd::User::from_name(&name).ok().flatten().is_some();
+            Line {
+                found: if there { "exists" } else { "missing" }.into(),
+                state: if there { State::Good } else { State::Broken },
+                advice: format!(
+                    "make it with `useradd --system --no-create-home --shell /usr/sbin/nologin {name}`, or name another in [agent]"
+                ),
+                name: format!("user {name}"),
+            }
+        })
+        .collect()
+}
+
+/// Servers on this host can be reached past TCP.
+fn local_servers() -> Vec<Line> {
+    let mut found = Vec::new();
+    for folder in ["/run/postgresql", "/var/run/postgresql", "/tmp"] {
+        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with(".s.PGSQL.") && !name.ends_with(".lock") {
+                found.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    found.sort();
+    found.dedup_by_key(|path| path.replace("/var/run/", "/run/"));
+    found
+        .into_iter()
+        .map(|path| Line {
+            name: "local server".into(),
+            state: State::Open,
+            found: path,
+            advice: "unix sockets are not redirected: let the server accept only lockgate's roles, or set unix_socket_directories to a folder that workloads cannot enter".into(),
+        })
+        .collect()
+}
+
+/// libpq treats `require` as `verify-ca` where this file exists.
+fn libpq() -> Vec<Line> {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let path = format!("{home}/.postgresql/root.crt");
+    if !Path::new(&path).exists() {
+        return Vec::new();
+    }
+    vec![Line {
+        name: "libpq".into(),
+        state: State::Open,
+        found: path,
+        advice: "with this file sslmode=require verifies: append the host CA (run_dir/host-ca.pem) to it".into(),
+    }]
+}
+
+fn configuration(config: &Path) -> Line {
+    let (state, found, advice) = match checked::load(config, 1) {
+        Ok(checked) => (
+            State::Good,
+            format!(
+                "{}: {} targets, {} policies, {} remarks",
+                config.display(),
+                checked.loaded.bundle.config.targets.len(),
+                checked.policies.len(),
+                checked.loaded.warnings.len()
+            ),
+            String::new(),
+        ),
+        Err(findings) => {
+            let first = findings.iter().find(|finding| finding.severity == Severity::Error);
+            let found = first.map(ToString::to_string).unwrap_or_default();
+            (State::Broken, found, "`lockgate check` shows all of it".into())
+        }
+    };
+    Line { name: "configuration".into(), state, found, advice }
+}

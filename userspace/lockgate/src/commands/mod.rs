@@ -1,0 +1,165 @@
+//! What each command does.
+
+mod audit;
+mod doctor;
+mod init;
+mod policy;
+mod status;
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use lockgate_config::{Config, Finding, Severity};
+use lockgate_ipc::Role;
+use owo_colors::{OwoColorize, Stream};
+
+use crate::checked;
+use crate::cli::{AuditCommand, Command, ConfigFile, Internal, Json, PolicyCommand};
+use crate::control::{Request, ask};
+use crate::exit::Exit;
+use crate::{role, sandbox, supervisor};
+
+/// Does what was typed.
+pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(config) => supervisor::run(&config.config),
+        Command::Check { config, json } => check(&config, json),
+        Command::Init { dir, force } => init::init(&dir, force),
+        Command::Policy(PolicyCommand::Allow { workload, verb, resource, config, print }) => {
+            policy::allow(&workload, &verb, &resource, &config.config, print)
+        }
+        Command::Reload { config, json } => reload(&config, json),
+        Command::Status { config, json } => status::status(&config.config, json),
+        Command::Stop { config, release } => stop(&config, release),
+        Command::Doctor { config, json } => doctor::doctor(&config.config, json),
+        Command::Audit(AuditCommand::Search(search)) => audit::search(*search),
+        Command::Audit(AuditCommand::Verify { config, json }) => {
+            audit::verify(&config.config, json)
+        }
+        Command::Internal(internal) => run_internal(&internal),
+    }
+}
+
+fn run_internal(internal: &Internal) -> anyhow::Result<Exit> {
+    let setup = serde_json::from_str(&internal.setup)
+        .context("`lockgate internal` is for `lockgate run` alone")?;
+    let role_of = |name: &str| match name {
+        "gate" => Ok(Role::Gate),
+        "proxy" => Ok(Role::Proxy),
+        "keeper" => Ok(Role::Keeper),
+        _ => bail!("there is no role `{name}`"),
+    };
+    match internal.what.strip_prefix("probe-") {
+        Some(name) => Ok(match sandbox::probe(role_of(name)?, &setup)? {
+            true => Exit::Yes,
+            false => Exit::No,
+        }),
+        None => role::run(role_of(&internal.what)?, setup).map(|()| Exit::Yes),
+    }
+}
+
+/// Findings for people, on standard error.
+pub(crate) fn print_findings(findings: &[Finding]) {
+    for finding in findings {
+        let text = finding.to_string();
+        match finding.severity {
+            Severity::Error => {
+                eprintln!("{}", text.if_supports_color(Stream::Stderr, |text| text.red()));
+            }
+            Severity::Warning => {
+                eprintln!("{}", text.if_supports_color(Stream::Stderr, |text| text.yellow()));
+            }
+        }
+    }
+}
+
+fn check(file: &ConfigFile, json: Json) -> anyhow::Result<Exit> {
+    let (findings, summary) = match checked::load(&file.config, 1) {
+        Ok(checked) => {
+            let config = &checked.loaded.bundle.config;
+            let summary = format!(
+                "{}: {} targets, {} workloads, {} policies in {} files",
+                file.config.display(),
+                config.targets.len(),
+                config.workloads.len(),
+                checked.policies.len(),
+                checked.loaded.bundle.policies.len()
+            );
+            (checked.loaded.warnings, Some(summary))
+        }
+        Err(findings) => (findings, None),
+    };
+    if json.json {
+        for finding in &findings {
+            println!("{}", serde_json::to_string(finding)?);
+        }
+    } else {
+        print_findings(&findings);
+        if let Some(summary) = &summary {
+            println!("{summary}");
+        }
+    }
+    let unreadable = !file.config.is_file();
+    Ok(match (unreadable, findings.is_empty()) {
+        (true, _) => Exit::Usage,
+        (false, true) => Exit::Yes,
+        (false, false) => Exit::No,
+    })
+}
+
+fn reload(file: &ConfigFile, json: Json) -> anyhow::Result<Exit> {
+    let answer = ask(&run_dir(&file.config)?, &Request::Reload)?;
+    let reloaded = answer["reloaded"].as_bool() == Some(true);
+    if json.json {
+        println!("{answer}");
+    } else {
+        for finding in answer["findings"].as_array().into_iter().flatten() {
+            let text = |key: &str| finding[key].as_str().unwrap_or_default();
+            let line = finding["line"].as_u64().map(|line| format!(":{line}")).unwrap_or_default();
+            let fix = finding["fix"].as_str().map(|fix| format!("; {fix}")).unwrap_or_default();
+            eprintln!("{}{line}: {}: {}{fix}", text("file"), text("severity"), text("message"));
+        }
+        if let Some(error) = answer["error"].as_str() {
+            eprintln!("{error}");
+        }
+        match reloaded {
+            true => println!("reloaded: epoch {}", answer["epoch"]),
+            false => println!("refused: epoch {} runs on", answer["epoch"]),
+        }
+    }
+    Ok(if reloaded { Exit::Yes } else { Exit::No })
+}
+
+fn stop(file: &ConfigFile, release: bool) -> anyhow::Result<Exit> {
+    ask(&run_dir(&file.config)?, &Request::Stop { release })?;
+    println!(
+        "{}",
+        match release {
+            true => "stopping; nothing is protected any more",
+            false => "stopping; protected destinations stay refused (`lockgate stop --release` lifts that)",
+        }
+    );
+    Ok(Exit::Yes)
+}
+
+/// Where the agent of a configuration is found. Reads only what it needs, so
+/// that a broken configuration does not keep anyone from asking.
+pub(crate) fn agent_of(path: &Path) -> anyhow::Result<lockgate_config::Agent> {
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    match toml::from_str::<Config>(&text) {
+        Ok(config) => Ok(config.agent),
+        Err(_) => {
+            #[derive(serde::Deserialize)]
+            struct Only {
+                #[serde(default)]
+                agent: lockgate_config::Agent,
+            }
+            let only: Only = toml::from_str(&text).with_context(|| path.display().to_string())?;
+            Ok(only.agent)
+        }
+    }
+}
+
+fn run_dir(path: &Path) -> anyhow::Result<std::path::PathBuf> {
+    Ok(agent_of(path)?.run_dir)
+}
