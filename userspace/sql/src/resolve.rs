@@ -358,11 +358,12 @@ impl<'a> Resolver<'a> {
             Verb::Select if holds_statements => self.table(Verb::Inspect, schema, name),
             _ => self.table(verb, schema, name),
         }
+        // Maintenance runs the functions of indexes and of stored views.
         let writes = matches!(
             verb,
-            Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate
+            Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate | Verb::Maintain
         );
-        let reads = matches!(verb, Verb::Select | Verb::Maintain) || writes;
+        let reads = verb == Verb::Select || writes;
         let mut beneath = vec![relation];
         let mut known = HashSet::new();
         while let Some(part) = beneath.pop() {
