@@ -45,11 +45,15 @@ pub fn load(
             fix: Some("`lockgate init` writes one to begin with".into()),
         }]
     })?;
-    let config: Config = toml::from_str(&text).map_err(|error| vec![parse_finding(&file, &text, &error)])?;
+    let config: Config =
+        toml::from_str(&text).map_err(|error| vec![parse_finding(&file, &text, &error)])?;
     let mut loader = Loader {
         places: Places::new(&file, &text),
         findings: Vec::new(),
-        bundle: Bundle { epoch, ..Bundle::default() },
+        bundle: Bundle {
+            epoch,
+            ..Bundle::default()
+        },
         secrets: Secrets::default(),
     };
     loader.check_targets(&config);
@@ -58,10 +62,22 @@ pub fn load(
     loader.read_clickhouse(&config);
     loader.look_up_names(&config);
     loader.bundle.config = config;
-    let Loader { findings, bundle, secrets, .. } = loader;
-    match findings.iter().any(|finding| finding.severity == Severity::Error) {
+    let Loader {
+        findings,
+        bundle,
+        secrets,
+        ..
+    } = loader;
+    match findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error)
+    {
         true => Err(findings),
-        false => Ok(Loaded { bundle, secrets, warnings: findings }),
+        false => Ok(Loaded {
+            bundle,
+            secrets,
+            warnings: findings,
+        }),
     }
 }
 
@@ -69,18 +85,16 @@ pub fn load(
 /// that was probably meant.
 fn parse_finding(file: &str, text: &str, error: &toml::de::Error) -> Finding {
     let message = error.message().replace('\n', " ");
-    let fix = message
-        .split_once("unknown field `")
-        .and_then(|(_, rest)| {
-            let (unknown, known) = rest.split_once('`')?;
-            let closest = known
-                .split('`')
-                .skip(1)
-                .step_by(2)
-                .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
-                .min()?;
-            (closest.0 <= 2.max(unknown.len() / 3)).then(|| format!("did you mean `{}`?", closest.1))
-        });
+    let fix = message.split_once("unknown field `").and_then(|(_, rest)| {
+        let (unknown, known) = rest.split_once('`')?;
+        let closest = known
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .map(|known| (strsim::damerau_levenshtein(unknown, known), known))
+            .min()?;
+        (closest.0 <= 2.max(unknown.len() / 3)).then(|| format!("did you mean `{}`?", closest.1))
+    });
     Finding {
         severity: Severity::Error,
         file: file.to_owned(),
@@ -154,33 +168,57 @@ impl Loader {
 
     fn check_targets(&mut self, config: &Config) {
         if config.targets.is_empty() {
-            self.find(Severity::Warning, &[], "there is no [[target]], so nothing is protected".into(), "add one");
+            self.find(
+                Severity::Warning,
+                &[],
+                "there is no [[target]], so nothing is protected".into(),
+                "add one",
+            );
         }
-        let workloads: BTreeSet<&str> =
-            config.workloads.iter().map(|workload| workload.name.as_str()).collect();
+        let workloads: BTreeSet<&str> = config
+            .workloads
+            .iter()
+            .map(|workload| workload.name.as_str())
+            .collect();
         let mut names = HashMap::new();
         let mut seen = HashMap::new();
         for (index, target) in config.targets.iter().enumerate() {
             let at = index.to_string();
             let at = at.as_str();
             if target.name.is_empty() {
-                self.error(&["target", at, "name"], "a target has no name".into(), "give it one");
+                self.error(
+                    &["target", at, "name"],
+                    "a target has no name".into(),
+                    "give it one",
+                );
             }
             if let Some(earlier) = names.insert(&target.name, index) {
                 let line = self.places.line(&["target", &earlier.to_string(), "name"]);
-                let message = format!("target `{}` is there twice, first at line {}", target.name, line.unwrap_or(0));
+                let message = format!(
+                    "target `{}` is there twice, first at line {}",
+                    target.name,
+                    line.unwrap_or(0)
+                );
                 self.error(&["target", at, "name"], message, "give it another name");
             }
             if target.places.is_empty() {
                 let message = format!("target `{}` matches nothing", target.name);
-                self.error(&["target", at, "match"], message, "write match = [\"HOST:PORT\"]");
+                self.error(
+                    &["target", at, "match"],
+                    message,
+                    "write match = [\"HOST:PORT\"]",
+                );
             }
             for place in &target.places {
                 if let Some(other) = seen.insert(place.clone(), target.name.clone())
                     && other != target.name
                 {
                     let message = format!("{place} belongs to target `{other}` already");
-                    self.error(&["target", at, "match"], message, "an address has one target");
+                    self.error(
+                        &["target", at, "match"],
+                        message,
+                        "an address has one target",
+                    );
                 }
             }
             self.check_tls(target, at);
@@ -192,17 +230,31 @@ impl Loader {
     fn check_tls(&mut self, target: &Target, at: &str) {
         let tls = &target.tls;
         if tls.upstream != UpstreamTls::Disable && tls.ca.is_none() {
-            let message = format!("target `{}` verifies its servers but names no CA", target.name);
+            let message = format!(
+                "target `{}` verifies its servers but names no CA",
+                target.name
+            );
             self.error(&["target", at, "tls"], message, "set tls.ca to a PEM file");
         }
         if tls.certificate.is_some() != tls.key.is_some() {
             let message = "`tls.certificate` and `tls.key` go together".to_owned();
             self.error(&["target", at, "tls"], message, "set both or none");
         }
-        let named = target.places.iter().any(|place| matches!(place.host, Host::Name(_)));
+        let named = target
+            .places
+            .iter()
+            .any(|place| matches!(place.host, Host::Name(_)));
         if tls.upstream == UpstreamTls::VerifyFull && tls.server_name.is_none() && !named {
-            let message = format!("the servers of target `{}` must have certificates for their addresses", target.name);
-            self.find(Severity::Warning, &["target", at, "tls"], message, "set tls.server_name where they have names");
+            let message = format!(
+                "the servers of target `{}` must have certificates for their addresses",
+                target.name
+            );
+            self.find(
+                Severity::Warning,
+                &["target", at, "tls"],
+                message,
+                "set tls.server_name where they have names",
+            );
         }
         for (key, path) in [("ca", &tls.ca), ("certificate", &tls.certificate)] {
             let Some(path) = path else { continue };
@@ -212,7 +264,11 @@ impl Loader {
                 }
                 Ok(_) => {
                     let message = format!("{} holds no PEM certificate", path.display());
-                    self.error(&["target", at, "tls", key], message, "it begins with -----BEGIN CERTIFICATE-----");
+                    self.error(
+                        &["target", at, "tls", key],
+                        message,
+                        "it begins with -----BEGIN CERTIFICATE-----",
+                    );
                 }
                 Err(why) => {
                     let message = format!("{} cannot be read: {why}", path.display());
@@ -233,22 +289,44 @@ impl Loader {
             let path = ["target", at, "tags", &index.to_string(), "columns"];
             if !(3..=4).contains(&parts) || tag.columns.split('.').any(str::is_empty) {
                 let message = format!("`{}` names no column", tag.columns);
-                self.error(&path, message, "write schema.table.column or database.schema.table.column");
+                self.error(
+                    &path,
+                    message,
+                    "write schema.table.column or database.schema.table.column",
+                );
             }
             if tag.tag.is_empty() {
-                self.error(&path, "a tag has no name".into(), "write tag = \"pii\", for example");
+                self.error(
+                    &path,
+                    "a tag has no name".into(),
+                    "write tag = \"pii\", for example",
+                );
             }
         }
     }
 
     fn check_credentials(&mut self, target: &Target, at: &str, workloads: &BTreeSet<&str>) {
-        if target.protocol == Protocol::Tcp && !(target.credentials.is_empty() && target.tags.is_empty()) {
-            let message = format!("target `{}` is opaque: credentials and tags mean nothing there", target.name);
-            self.error(&["target", at, "protocol"], message, "remove them, or set protocol = \"postgres\"");
+        if target.protocol == Protocol::Tcp
+            && !(target.credentials.is_empty() && target.tags.is_empty())
+        {
+            let message = format!(
+                "target `{}` is opaque: credentials and tags mean nothing there",
+                target.name
+            );
+            self.error(
+                &["target", at, "protocol"],
+                message,
+                "remove them, or set protocol = \"postgres\"",
+            );
         }
         if target.protocol == Protocol::Postgres && target.credentials.is_empty() {
             let message = format!("nobody can log in at target `{}`", target.name);
-            self.find(Severity::Warning, &["target", at, "name"], message, "add credentials for each workload");
+            self.find(
+                Severity::Warning,
+                &["target", at, "name"],
+                message,
+                "add credentials for each workload",
+            );
         }
         let mut seen = BTreeSet::new();
         for (index, credential) in target.credentials.iter().enumerate() {
@@ -267,7 +345,10 @@ impl Loader {
                 self.error(&path, format!("there is no workload `{workload}`"), &fix);
             }
             if !seen.insert(workload) {
-                let message = format!("workload `{workload}` has two credentials at target `{}`", target.name);
+                let message = format!(
+                    "workload `{workload}` has two credentials at target `{}`",
+                    target.name
+                );
                 self.error(&path, message, "keep one");
             }
             if let Some(SecretSource::File(file)) = &credential.password {
@@ -282,8 +363,16 @@ impl Loader {
             }
         }
         if target.mode == Mode::Observe && !target.tags.is_empty() {
-            let message = format!("target `{}` is only observed: its tagged columns are seen by all", target.name);
-            self.find(Severity::Warning, &["target", at, "mode"], message, "set mode = \"enforce\" to protect them");
+            let message = format!(
+                "target `{}` is only observed: its tagged columns are seen by all",
+                target.name
+            );
+            self.find(
+                Severity::Warning,
+                &["target", at, "mode"],
+                message,
+                "set mode = \"enforce\" to protect them",
+            );
         }
     }
 
@@ -291,7 +380,11 @@ impl Loader {
         match fs::metadata(file) {
             Ok(meta) if meta.mode() & 0o077 != 0 => {
                 let message = format!("{} can be read by others than its owner", file.display());
-                self.error(path, message, &format!("run `chmod 600 {}`", file.display()));
+                self.error(
+                    path,
+                    message,
+                    &format!("run `chmod 600 {}`", file.display()),
+                );
                 return None;
             }
             _ => {}
@@ -309,7 +402,11 @@ impl Loader {
                 Some(SecretString::from(text))
             }
             Err(why) => {
-                self.error(path, format!("{} cannot be read: {why}", file.display()), "");
+                self.error(
+                    path,
+                    format!("{} cannot be read: {why}", file.display()),
+                    "",
+                );
                 None
             }
         }
@@ -325,7 +422,11 @@ impl Loader {
                 None => {
                     let at = index.to_string();
                     let message = format!("there is no user `{user}` on this host");
-                    self.error(&["workload", &at, "user"], message, "name one, or give its number");
+                    self.error(
+                        &["workload", &at, "user"],
+                        message,
+                        "name one, or give its number",
+                    );
                 }
             }
         }
@@ -336,7 +437,10 @@ impl Loader {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
             Err(why) => {
-                let message = format!("the policies folder {} cannot be read: {why}", folder.display());
+                let message = format!(
+                    "the policies folder {} cannot be read: {why}",
+                    folder.display()
+                );
                 self.error(&["agent", "policies"], message, "`lockgate init` makes one");
                 return;
             }
@@ -344,7 +448,10 @@ impl Loader {
         let mut files = BTreeMap::new();
         for entry in entries.flatten() {
             let path = entry.path();
-            if path.extension().is_none_or(|extension| extension != "cedar") {
+            if path
+                .extension()
+                .is_none_or(|extension| extension != "cedar")
+            {
                 continue;
             }
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -361,15 +468,23 @@ impl Loader {
                 }),
             }
         }
-        self.bundle.policies =
-            files.into_iter().map(|(name, text)| PolicyFile { name, text }).collect();
+        self.bundle.policies = files
+            .into_iter()
+            .map(|(name, text)| PolicyFile { name, text })
+            .collect();
     }
 
     fn read_clickhouse(&mut self, config: &Config) {
-        let Some(clickhouse) = &config.audit.clickhouse else { return };
+        let Some(clickhouse) = &config.audit.clickhouse else {
+            return;
+        };
         if !clickhouse.url.starts_with("http://") {
             let message = format!("`{}` is not an http:// address", clickhouse.url);
-            self.error(&["audit", "clickhouse"], message, "HTTPS needs a TLS proxy in front of ClickHouse");
+            self.error(
+                &["audit", "clickhouse"],
+                message,
+                "HTTPS needs a TLS proxy in front of ClickHouse",
+            );
         }
         if let Some(SecretSource::File(file)) = &clickhouse.password {
             self.secrets.clickhouse = self.read_secret(file, &["audit", "clickhouse"]);
@@ -379,14 +494,17 @@ impl Loader {
     fn look_up_names(&mut self, config: &Config) {
         for (index, target) in config.targets.iter().enumerate() {
             for place in &target.places {
-                let Host::Name(name) = &place.host else { continue };
+                let Host::Name(name) = &place.host else {
+                    continue;
+                };
                 match resolve(name) {
                     Ok(addresses) => {
                         self.bundle.names.insert(name.clone(), addresses);
                     }
                     Err(why) => {
                         let at = index.to_string();
-                        let message = format!("`{name}` has no address now ({why}), so it is not protected");
+                        let message =
+                            format!("`{name}` has no address now ({why}), so it is not protected");
                         self.find(Severity::Warning, &["target", &at, "match"], message, "it is looked up again every 30 s; give addresses where that is too late");
                     }
                 }
@@ -423,7 +541,10 @@ mod tests {
             Err(findings) => findings,
         };
         let prefix = format!("{}/", dir.path().display());
-        found.iter().map(|finding| finding.to_string().replace(&prefix, "")).collect()
+        found
+            .iter()
+            .map(|finding| finding.to_string().replace(&prefix, ""))
+            .collect()
     }
 
     const HEAD: &str = "[agent]\npolicies = 'POLICIES'\n";
@@ -432,24 +553,62 @@ mod tests {
     fn each_mistake_has_its_line_and_its_fix() {
         let target = "[[target]]\nname = 'db'\nprotocol = 'postgres'\nmatch = ['127.0.0.1:5432']\n";
         for (text, expected) in [
-            ("[agnet]\n".into(), "lockgate.toml:1: error: unknown field `agnet`, expected one of `agent`, `kernel`, `audit`, `metrics`, `limits`, `target`, `workload`; did you mean `agent`?"),
-            (format!("{HEAD}[[target]]\nname = 'db'\nprotocol = 'postgres'\nmatch = ['127.0.0.1']\n"), "lockgate.toml:6: error: `127.0.0.1` has no port; write HOST:PORT, for example db.internal:5432, 10.0.3.0/24:5432, [fd00::]/64:5432 or *:5432"),
-            (format!("{HEAD}{target}{target}"), "lockgate.toml:8: error: target `db` is there twice, first at line 4; give it another name"),
-            (format!("{HEAD}{target}credentials = [{{ workload = 'nightl', user = 'x' }}]\n[[workload]]\nname = 'nightly'\nuser = 'ci'\n"), "lockgate.toml:7: error: there is no workload `nightl`; did you mean `nightly`?"),
-            (format!("{HEAD}{target}credentials = [{{ workload = 'ci', user = 'x', password = {{ file = 'OPEN' }} }}]\n[[workload]]\nname = 'ci'\nuser = 'ci'\n"), "lockgate.toml:7: error: open-secret can be read by others than its owner; run `chmod 600 open-secret`"),
-            (format!("{HEAD}{target}tls = {{ upstream = 'verify-full' }}\n"), "lockgate.toml:7: error: target `db` verifies its servers but names no CA; set tls.ca to a PEM file"),
-            (format!("{HEAD}{target}tags = [{{ columns = 'ssn', tag = 'pii' }}]\n"), "lockgate.toml:7: error: `ssn` names no column; write schema.table.column or database.schema.table.column"),
-            (format!("{HEAD}[[workload]]\nname = 'x'\nuser = 'nobody-here'\n"), "lockgate.toml:5: error: there is no user `nobody-here` on this host; name one, or give its number"),
-            ("[agent]\npolicies = '/nowhere'\n".into(), "lockgate.toml:2: error: the policies folder /nowhere cannot be read: No such file or directory (os error 2); `lockgate init` makes one"),
+            (
+                "[agnet]\n".into(),
+                "lockgate.toml:1: error: unknown field `agnet`, expected one of `agent`, `kernel`, `audit`, `metrics`, `limits`, `target`, `workload`; did you mean `agent`?",
+            ),
+            (
+                format!(
+                    "{HEAD}[[target]]\nname = 'db'\nprotocol = 'postgres'\nmatch = ['127.0.0.1']\n"
+                ),
+                "lockgate.toml:6: error: `127.0.0.1` has no port; write HOST:PORT, for example db.internal:5432, 10.0.3.0/24:5432, [fd00::]/64:5432 or *:5432",
+            ),
+            (
+                format!("{HEAD}{target}{target}"),
+                "lockgate.toml:8: error: target `db` is there twice, first at line 4; give it another name",
+            ),
+            (
+                format!(
+                    "{HEAD}{target}credentials = [{{ workload = 'nightl', user = 'x' }}]\n[[workload]]\nname = 'nightly'\nuser = 'ci'\n"
+                ),
+                "lockgate.toml:7: error: there is no workload `nightl`; did you mean `nightly`?",
+            ),
+            (
+                format!(
+                    "{HEAD}{target}credentials = [{{ workload = 'ci', user = 'x', password = {{ file = 'OPEN' }} }}]\n[[workload]]\nname = 'ci'\nuser = 'ci'\n"
+                ),
+                "lockgate.toml:7: error: open-secret can be read by others than its owner; run `chmod 600 open-secret`",
+            ),
+            (
+                format!("{HEAD}{target}tls = {{ upstream = 'verify-full' }}\n"),
+                "lockgate.toml:7: error: target `db` verifies its servers but names no CA; set tls.ca to a PEM file",
+            ),
+            (
+                format!("{HEAD}{target}tags = [{{ columns = 'ssn', tag = 'pii' }}]\n"),
+                "lockgate.toml:7: error: `ssn` names no column; write schema.table.column or database.schema.table.column",
+            ),
+            (
+                format!("{HEAD}[[workload]]\nname = 'x'\nuser = 'nobody-here'\n"),
+                "lockgate.toml:5: error: there is no user `nobody-here` on this host; name one, or give its number",
+            ),
+            (
+                "[agent]\npolicies = '/nowhere'\n".into(),
+                "lockgate.toml:2: error: the policies folder /nowhere cannot be read: No such file or directory (os error 2); `lockgate init` makes one",
+            ),
         ] {
             let found = findings(&text);
-            assert!(found.iter().any(|finding| finding == expected), "{expected}\n{found:#?}");
+            assert!(
+                found.iter().any(|finding| finding == expected),
+                "{expected}\n{found:#?}"
+            );
         }
     }
 
     #[test]
     fn no_finding_quotes_a_secret() {
-        let text = format!("{HEAD}[[target]]\nname = 'db'\nprotocol = 'postgres'\nmatch = ['127.0.0.1:5432']\ncredentials = [{{ workload = 'ci', user = 'x', password = {{ file = 'OPEN' }} }}]\n");
+        let text = format!(
+            "{HEAD}[[target]]\nname = 'db'\nprotocol = 'postgres'\nmatch = ['127.0.0.1:5432']\ncredentials = [{{ workload = 'ci', user = 'x', password = {{ file = 'OPEN' }} }}]\n"
+        );
         assert!(!findings(&text).concat().contains("hunter2"));
     }
 }

@@ -47,7 +47,9 @@ pub(crate) fn load(path: &Path, epoch: u64) -> Result<Checked, Vec<Finding>> {
             None
         }
     };
-    let refused = findings.iter().any(|finding| finding.severity == Severity::Error);
+    let refused = findings
+        .iter()
+        .any(|finding| finding.severity == Severity::Error);
     match policies {
         Some(policies) if !refused => {
             loaded.warnings = findings;
@@ -58,5 +60,8 @@ pub(crate) fn load(path: &Path, epoch: u64) -> Result<Checked, Vec<Finding>> {
 }
 
 fn uid_of(name: &str) -> Option<u32> {
-    nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+    nix::unistd::User::from_name(name)
+        .ok()
+        .flatten()
+        .map(|user| user.uid.as_raw())
 }

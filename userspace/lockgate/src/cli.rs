@@ -27,7 +27,12 @@ Exit codes: 0 yes or fine, 1 no, 2 usage or configuration, 3 agent or server not
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConfigFile {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", env = "LOCKGATE_CONFIG", default_value = "/etc/lockgate/lockgate.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LOCKGATE_CONFIG",
+        default_value = "/etc/lockgate/lockgate.toml"
+    )]
     pub(crate) config: PathBuf,
 }
 
@@ -102,7 +107,9 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
     /// Let a workload do something at a target.
-    #[command(after_help = "VERB is a verb (select, delete, truncate …) or a group of verbs (read, write, schema, admin …).")]
+    #[command(
+        after_help = "VERB is a verb (select, delete, truncate …) or a group of verbs (read, write, schema, admin …)."
+    )]
     Allow {
         /// A [[workload]] of the configuration.
         workload: String,

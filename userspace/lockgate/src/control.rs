@@ -55,7 +55,8 @@ pub(crate) fn ask(run_dir: &Path, request: &Request) -> anyhow::Result<serde_jso
     BufReader::new(stream)
         .read_line(&mut line)
         .map_err(|why| AgentAway(format!("the agent does not answer: {why}")))?;
-    serde_json::from_str(&line).map_err(|_| AgentAway("the agent ended before it answered".into()).into())
+    serde_json::from_str(&line)
+        .map_err(|_| AgentAway("the agent ended before it answered".into()).into())
 }
 
 /// Listens in `run_dir`.

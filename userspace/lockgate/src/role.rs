@@ -36,14 +36,26 @@ pub(crate) fn run(role: Role, setup: Setup) -> anyhow::Result<()> {
     crate::log::start(setup.log);
     die_with_parent(setup.parent)?;
     let channel = inherited(setup.channel);
-    let metrics = setup.metrics.map(|fd| std::net::TcpListener::from(inherited(fd)));
+    let metrics = setup
+        .metrics
+        .map(|fd| std::net::TcpListener::from(inherited(fd)));
     sandbox::enter(role, &setup).with_context(|| format!("the sandbox of {}", role.as_str()))?;
     match role {
         Role::Gate => lockgate_gate::run(channel),
         Role::Proxy => lockgate_proxy::run(channel),
         Role::Keeper => {
-            let Setup { state_dir, host, boot, .. } = setup;
-            let setup = lockgate_keeper::Setup { state_dir, metrics, host, boot };
+            let Setup {
+                state_dir,
+                host,
+                boot,
+                ..
+            } = setup;
+            let setup = lockgate_keeper::Setup {
+                state_dir,
+                metrics,
+                host,
+                boot,
+            };
             lockgate_keeper::run(channel, setup)
         }
     }

@@ -40,6 +40,7 @@ pub(crate) struct Recorder {
     commit: GroupCommit,
     state: RefCell<State>,
     refilling: Cell<bool>,
+    fetching: tokio::sync::Mutex<()>,
 }
 
 struct State {
@@ -77,6 +78,7 @@ impl Recorder {
                 last_refusal: KeeperError::Away,
             }),
             refilling: Cell::new(false),
+            fetching: tokio::sync::Mutex::new(()),
         }))
     }
 
@@ -92,14 +94,24 @@ impl Recorder {
         if self.state.borrow().current.is_some() {
             return Ok(());
         }
+        // One at a time: segments of a stream are written in the order in which
+        // keeper numbers them.
+        let _fetching = self.fetching.lock().await;
+        let mut state = self.state.borrow_mut();
+        if state.current.is_none()
+            && let Some(spare) = state.spare.take()
+        {
+            self.begin(&mut state, spare);
+        }
+        let has_current = state.current.is_some();
+        drop(state);
+        if has_current {
+            self.refill();
+            return Ok(());
+        }
         match self.fetch().await {
             Ok(segment) => {
-                let mut state = self.state.borrow_mut();
-                match state.current {
-                    None => self.begin(&mut state, segment),
-                    Some(_) => state.spare = Some(segment),
-                }
-                drop(state);
+                self.begin(&mut self.state.borrow_mut(), segment);
                 self.refill();
                 Ok(())
             }
@@ -184,6 +196,11 @@ impl Recorder {
         }
         let this = self.clone();
         tokio::task::spawn_local(async move {
+            let _fetching = this.fetching.lock().await;
+            if this.state.borrow().spare.is_some() {
+                this.refilling.set(false);
+                return;
+            }
             let fetched = this.fetch().await;
             let mut state = this.state.borrow_mut();
             match fetched {

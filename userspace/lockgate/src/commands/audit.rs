@@ -24,7 +24,9 @@ pub(crate) fn search(search: Search) -> anyhow::Result<Exit> {
         text: search.text,
         connection: search
             .connection
-            .map(|id| u64::from_str_radix(&id, 16).with_context(|| format!("`{id}` is not 16 hex digits")))
+            .map(|id| {
+                u64::from_str_radix(&id, 16).with_context(|| format!("`{id}` is not 16 hex digits"))
+            })
             .transpose()?,
         limit: Some(search.limit),
     };
@@ -63,10 +65,17 @@ pub(crate) fn verify(config: &Path, json: Json) -> anyhow::Result<Exit> {
         }
         println!("{shown}");
         if report.orphans > 0 {
-            println!("{} events belong to no chain: its row was removed", report.orphans);
+            println!(
+                "{} events belong to no chain: its row was removed",
+                report.orphans
+            );
         }
     }
-    Ok(if report.is_whole() { Exit::Yes } else { Exit::No })
+    Ok(if report.is_whole() {
+        Exit::Yes
+    } else {
+        Exit::No
+    })
 }
 
 fn open(config: &Path) -> anyhow::Result<Store> {
@@ -75,22 +84,31 @@ fn open(config: &Path) -> anyhow::Result<Store> {
 }
 
 fn render(rows: &[Row]) -> String {
-    let mut shown =
-        table(&["TIME", "WORKLOAD", "TARGET", "VERDICT", "WHAT", "OUTCOME", "ROWS", "TEXT"]);
+    let mut shown = table(&[
+        "TIME", "WORKLOAD", "TARGET", "VERDICT", "WHAT", "OUTCOME", "ROWS", "TEXT",
+    ]);
     for row in rows {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         let what = match row.verbs.is_empty() {
             true => row.kind.clone(),
             false => row.verbs.join(","),
         };
-        let said = row.shape.as_ref().or(row.message.as_ref()).cloned().unwrap_or_default();
+        let said = row
+            .shape
+            .as_ref()
+            .or(row.message.as_ref())
+            .cloned()
+            .unwrap_or_default();
         shown.add_row([
             row.time.get(..23).unwrap_or(&row.time).replace('T', " "),
             text(&row.workload),
             text(&row.target),
             text(&row.verdict),
             what,
-            row.error.clone().or(row.outcome.clone()).unwrap_or_default(),
+            row.error
+                .clone()
+                .or(row.outcome.clone())
+                .unwrap_or_default(),
             row.rows.map(|rows| rows.to_string()).unwrap_or_default(),
             one_line(&said),
         ]);
@@ -124,9 +142,16 @@ fn moment(text: &str) -> anyhow::Result<i64> {
         "d" => 86_400,
         _ => bail!("`{text}` is no time; {form}"),
     };
-    let number: i64 = number.parse().with_context(|| format!("`{text}` is no time; {form}"))?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as i64;
-    let age = number.checked_mul(seconds).and_then(|age| age.checked_mul(1_000_000_000));
+    let number: i64 = number
+        .parse()
+        .with_context(|| format!("`{text}` is no time; {form}"))?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_nanos() as i64;
+    let age = number
+        .checked_mul(seconds)
+        .and_then(|age| age.checked_mul(1_000_000_000));
     match age {
         Some(age) if age >= 0 => Ok(now.saturating_sub(age)),
         _ => bail!("`{text}` is no time; {form}"),

@@ -22,7 +22,19 @@ struct Line {
 pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
     let mut lines: Vec<Line> = checks()
         .into_iter()
-        .map(|Check { name, state, found, advice }| Line { name: name.into(), state, found, advice })
+        .map(
+            |Check {
+                 name,
+                 state,
+                 found,
+                 advice,
+             }| Line {
+                name: name.into(),
+                state,
+                found,
+                advice,
+            },
+        )
         .collect();
     lines.extend(users());
     lines.extend(local_servers());
@@ -34,11 +46,23 @@ pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
             println!("{}", serde_json::to_string(line)?);
         }
     } else {
-        for Line { name, state, found, advice } in &lines {
+        for Line {
+            name,
+            state,
+            found,
+            advice,
+        } in &lines
+        {
             let mark = match state {
-                State::Good => "ok  ".if_supports_color(Stream::Stdout, |m| m.green()).to_string(),
-                State::Open => "open".if_supports_color(Stream::Stdout, |m| m.yellow()).to_string(),
-                State::Broken => "FAIL".if_supports_color(Stream::Stdout, |m| m.red()).to_string(),
+                State::Good => "ok  "
+                    .if_supports_color(Stream::Stdout, |m| m.green())
+                    .to_string(),
+                State::Open => "open"
+                    .if_supports_color(Stream::Stdout, |m| m.yellow())
+                    .to_string(),
+                State::Broken => "FAIL"
+                    .if_supports_color(Stream::Stdout, |m| m.red())
+                    .to_string(),
             };
             println!("{mark}  {name}: {found}");
             if *state != State::Good {
@@ -71,7 +95,9 @@ fn users() -> Vec<Line> {
 fn local_servers() -> Vec<Line> {
     let mut found = Vec::new();
     for folder in ["/run/postgresql", "/var/run/postgresql", "/tmp"] {
-        let Ok(entries) = std::fs::read_dir(folder) else { continue };
+        let Ok(entries) = std::fs::read_dir(folder) else {
+            continue;
+        };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if name.starts_with(".s.PGSQL.") && !name.ends_with(".lock") {
@@ -121,10 +147,21 @@ fn configuration(config: &Path) -> Line {
             String::new(),
         ),
         Err(findings) => {
-            let first = findings.iter().find(|finding| finding.severity == Severity::Error);
+            let first = findings
+                .iter()
+                .find(|finding| finding.severity == Severity::Error);
             let found = first.map(ToString::to_string).unwrap_or_default();
-            (State::Broken, found, "`lockgate check` shows all of it".into())
+            (
+                State::Broken,
+                found,
+                "`lockgate check` shows all of it".into(),
+            )
         }
     };
-    Line { name: "configuration".into(), state, found, advice }
+    Line {
+        name: "configuration".into(),
+        state,
+        found,
+        advice,
+    }
 }

@@ -23,7 +23,10 @@ pub(crate) fn init(dir: &Path, force: bool) -> anyhow::Result<Exit> {
         files.push((policies.join(name), (*text).to_owned()));
     }
     if !force && let Some((there, _)) = files.iter().find(|(path, _)| path.exists()) {
-        bail!("{} is there already; --force overwrites it", there.display());
+        bail!(
+            "{} is there already; --force overwrites it",
+            there.display()
+        );
     }
     for (path, text) in &files {
         let mut file = OpenOptions::new()
@@ -38,8 +41,11 @@ pub(crate) fn init(dir: &Path, force: bool) -> anyhow::Result<Exit> {
     }
     let secret = secrets.join("nightly-report");
     if !secret.exists() {
-        let mut file =
-            OpenOptions::new().create_new(true).write(true).mode(0o600).open(&secret)?;
+        let mut file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(0o600)
+            .open(&secret)?;
         file.write_all(b"the password of report_ro goes here\n")?;
         println!("wrote {}", secret.display());
     }

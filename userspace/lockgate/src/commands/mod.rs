@@ -25,9 +25,13 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
         Command::Run(config) => supervisor::run(&config.config),
         Command::Check { config, json } => check(&config, json),
         Command::Init { dir, force } => init::init(&dir, force),
-        Command::Policy(PolicyCommand::Allow { workload, verb, resource, config, print }) => {
-            policy::allow(&workload, &verb, &resource, &config.config, print)
-        }
+        Command::Policy(PolicyCommand::Allow {
+            workload,
+            verb,
+            resource,
+            config,
+            print,
+        }) => policy::allow(&workload, &verb, &resource, &config.config, print),
         Command::Reload { config, json } => reload(&config, json),
         Command::Status { config, json } => status::status(&config.config, json),
         Command::Stop { config, release } => stop(&config, release),
@@ -64,10 +68,16 @@ pub(crate) fn print_findings(findings: &[Finding]) {
         let text = finding.to_string();
         match finding.severity {
             Severity::Error => {
-                eprintln!("{}", text.if_supports_color(Stream::Stderr, |text| text.red()));
+                eprintln!(
+                    "{}",
+                    text.if_supports_color(Stream::Stderr, |text| text.red())
+                );
             }
             Severity::Warning => {
-                eprintln!("{}", text.if_supports_color(Stream::Stderr, |text| text.yellow()));
+                eprintln!(
+                    "{}",
+                    text.if_supports_color(Stream::Stderr, |text| text.yellow())
+                );
             }
         }
     }
@@ -115,9 +125,20 @@ fn reload(file: &ConfigFile, json: Json) -> anyhow::Result<Exit> {
     } else {
         for finding in answer["findings"].as_array().into_iter().flatten() {
             let text = |key: &str| finding[key].as_str().unwrap_or_default();
-            let line = finding["line"].as_u64().map(|line| format!(":{line}")).unwrap_or_default();
-            let fix = finding["fix"].as_str().map(|fix| format!("; {fix}")).unwrap_or_default();
-            eprintln!("{}{line}: {}: {}{fix}", text("file"), text("severity"), text("message"));
+            let line = finding["line"]
+                .as_u64()
+                .map(|line| format!(":{line}"))
+                .unwrap_or_default();
+            let fix = finding["fix"]
+                .as_str()
+                .map(|fix| format!("; {fix}"))
+                .unwrap_or_default();
+            eprintln!(
+                "{}{line}: {}: {}{fix}",
+                text("file"),
+                text("severity"),
+                text("message")
+            );
         }
         if let Some(error) = answer["error"].as_str() {
             eprintln!("{error}");
@@ -136,7 +157,8 @@ fn stop(file: &ConfigFile, release: bool) -> anyhow::Result<Exit> {
         "{}",
         match release {
             true => "stopping; nothing is protected any more",
-            false => "stopping; protected destinations stay refused (`lockgate stop --release` lifts that)",
+            false =>
+                "stopping; protected destinations stay refused (`lockgate stop --release` lifts that)",
         }
     );
     Ok(Exit::Yes)

@@ -31,8 +31,10 @@ pub(crate) fn allow(
             bail!("the configuration has errors; mend them first, so that this one is not blamed");
         }
     };
-    let missing: Vec<_> =
-        authored.iter().filter(|policy| !before.policies.has(&policy.id)).collect();
+    let missing: Vec<_> = authored
+        .iter()
+        .filter(|policy| !before.policies.has(&policy.id))
+        .collect();
     if missing.is_empty() {
         println!("{workload} may do that already");
         return Ok(Exit::Yes);
@@ -63,7 +65,10 @@ pub(crate) fn allow(
     for policy in &missing {
         println!("{}", policy.text.trim_end());
     }
-    println!("\nwrote {}; `lockgate reload` takes it into use", path.display());
+    println!(
+        "\nwrote {}; `lockgate reload` takes it into use",
+        path.display()
+    );
     Ok(Exit::Yes)
 }
 

@@ -1,7 +1,7 @@
 use std::path::Path;
 
-use comfy_table::presets::NOTHING;
 use comfy_table::Table;
+use comfy_table::presets::NOTHING;
 use serde_json::Value;
 
 use crate::cli::Json;
@@ -27,11 +27,18 @@ pub(crate) fn status(config: &Path, json: Json) -> anyhow::Result<Exit> {
     println!(
         "kernel   {} programs attached, {}; {} redirected, {} refused by the kernel, {} stray",
         number("/gate/links"),
-        if held { "redirecting" } else { "REFUSING (a process is missing)" },
+        if held {
+            "redirecting"
+        } else {
+            "REFUSING (a process is missing)"
+        },
         number("/gate/accepted"),
         at("/gate/kernel_refused")
             .as_object()
-            .map_or(0, |reasons| reasons.values().filter_map(Value::as_u64).sum::<u64>()),
+            .map_or(0, |reasons| reasons
+                .values()
+                .filter_map(Value::as_u64)
+                .sum::<u64>()),
         number("/gate/stray"),
     );
     println!(
@@ -51,14 +58,26 @@ pub(crate) fn status(config: &Path, json: Json) -> anyhow::Result<Exit> {
     }
     let mut verdicts = table(&["WORKLOAD", "TARGET", "ALLOWED", "DENIED", "OBSERVED"]);
     for entry in at("/proxy/verdicts").as_array().into_iter().flatten() {
-        verdicts.add_row(cells(entry, &["workload", "target", "allowed", "denied", "observed"]));
+        verdicts.add_row(cells(
+            entry,
+            &["workload", "target", "allowed", "denied", "observed"],
+        ));
     }
     println!("\n{verdicts}");
-    let mut sessions =
-        table(&["SESSION", "WORKLOAD", "TARGET", "DATABASE", "AS", "PID", "UID", "CLIENT"]);
+    let mut sessions = table(&[
+        "SESSION", "WORKLOAD", "TARGET", "DATABASE", "AS", "PID", "UID", "CLIENT",
+    ]);
     for entry in at("/proxy/sessions").as_array().into_iter().flatten() {
-        let keys =
-            ["connection", "workload", "target", "database", "user", "tgid", "uid", "client"];
+        let keys = [
+            "connection",
+            "workload",
+            "target",
+            "database",
+            "user",
+            "tgid",
+            "uid",
+            "client",
+        ];
         sessions.add_row(cells(entry, &keys));
     }
     println!("\n{sessions}");

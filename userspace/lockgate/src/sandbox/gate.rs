@@ -1,5 +1,5 @@
 use anyhow::Context;
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 /// What gate keeps of root, each with its reason.
 const KEPT: CapabilitySet = CapabilitySet::BPF // load programs, update maps
@@ -15,9 +15,11 @@ const KEPT: CapabilitySet = CapabilitySet::BPF // load programs, update maps
 /// Drops all other capabilities. Landlock is not used here: it would deny the
 /// look at other processes' executables, which is what gate is for.
 pub(super) fn enter() -> anyhow::Result<()> {
+    // In a container there may be fewer; what then fails says so itself.
+    let kept = KEPT & capabilities(None).context("capabilities")?.permitted;
     let sets = CapabilitySets {
-        effective: KEPT,
-        permitted: KEPT,
+        effective: kept,
+        permitted: kept,
         inheritable: CapabilitySet::empty(),
     };
     set_capabilities(None, sets).context("capabilities")

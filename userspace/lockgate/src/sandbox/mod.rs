@@ -26,7 +26,10 @@ use crate::role::Setup;
 /// `lockgate doctor` says so.
 pub(crate) fn enter(role: Role, setup: &Setup) -> anyhow::Result<()> {
     rustix::thread::set_no_new_privs(true).context("no_new_privs")?;
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
     setrlimit(Resource::Core, none).context("RLIMIT_CORE")?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match role {

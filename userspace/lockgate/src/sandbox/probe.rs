@@ -28,8 +28,17 @@ pub(crate) fn probe(role: Role, setup: &Setup) -> anyhow::Result<bool> {
     super::enter(role, setup)?;
     let mut attempts = Vec::new();
     let mut attempt = |attempt, wanted, result: std::io::Result<()>| {
-        let errno = result.as_ref().err().and_then(std::io::Error::raw_os_error).unwrap_or(0);
-        attempts.push(Attempt { attempt, wanted, worked: result.is_ok(), errno });
+        let errno = result
+            .as_ref()
+            .err()
+            .and_then(std::io::Error::raw_os_error)
+            .unwrap_or(0);
+        attempts.push(Attempt {
+            attempt,
+            wanted,
+            worked: result.is_ok(),
+            errno,
+        });
     };
     let gate = role == Role::Gate;
     let keeper = role == Role::Keeper;
@@ -39,28 +48,87 @@ pub(crate) fn probe(role: Role, setup: &Setup) -> anyhow::Result<bool> {
         attempt("socket IPv4", gate, call(libc::SYS_socket, [2, 1, 0, 0]));
         attempt("socket IPv6", gate, call(libc::SYS_socket, [10, 1, 0, 0]));
         attempt("socket unix", gate, call(libc::SYS_socket, [1, 1, 0, 0]));
-        attempt("connect", false, expect_errno(call(libc::SYS_connect, [-1, 0, 0, 0]), libc::EBADF));
-        attempt("bind", false, expect_errno(call(libc::SYS_bind, [-1, 0, 0, 0]), libc::EBADF));
+        attempt(
+            "connect",
+            false,
+            expect_errno(call(libc::SYS_connect, [-1, 0, 0, 0]), libc::EBADF),
+        );
+        attempt(
+            "bind",
+            false,
+            expect_errno(call(libc::SYS_bind, [-1, 0, 0, 0]), libc::EBADF),
+        );
         let path = c"/bin/true";
         let argv = [path.as_ptr(), std::ptr::null()];
-        attempt("execve", false, call(libc::SYS_execve, [path.as_ptr() as i64, argv.as_ptr() as i64, 0, 0]));
-        attempt("ptrace", false, call(libc::SYS_ptrace, [16, i64::from(libc::getppid()), 0, 0]));
-        attempt("process_vm_readv", false, expect_errno(call(libc::SYS_process_vm_readv, [1, 0, 0, 0]), libc::EINVAL));
-        attempt("kill the parent", gate, call(libc::SYS_kill, [i64::from(libc::getppid()), 0, 0, 0]));
-        attempt("io_uring", false, expect_errno(call(libc::SYS_io_uring_setup, [1, 0, 0, 0]), libc::EFAULT));
-        attempt("mount", false, expect_errno(call(libc::SYS_mount, [0, 0, 0, 0]), libc::EFAULT));
+        attempt(
+            "execve",
+            false,
+            call(
+                libc::SYS_execve,
+                [path.as_ptr() as i64, argv.as_ptr() as i64, 0, 0],
+            ),
+        );
+        attempt(
+            "ptrace",
+            false,
+            call(libc::SYS_ptrace, [16, i64::from(libc::getppid()), 0, 0]),
+        );
+        attempt(
+            "process_vm_readv",
+            false,
+            expect_errno(call(libc::SYS_process_vm_readv, [1, 0, 0, 0]), libc::EINVAL),
+        );
+        attempt(
+            "kill the parent",
+            gate,
+            call(libc::SYS_kill, [i64::from(libc::getppid()), 0, 0, 0]),
+        );
+        attempt(
+            "io_uring",
+            false,
+            expect_errno(call(libc::SYS_io_uring_setup, [1, 0, 0, 0]), libc::EFAULT),
+        );
+        attempt(
+            "mount",
+            false,
+            expect_errno(call(libc::SYS_mount, [0, 0, 0, 0]), libc::EFAULT),
+        );
         attempt("unshare", gate, call(libc::SYS_unshare, [0, 0, 0, 0]));
-        attempt("bpf", gate, expect_errno(call(libc::SYS_bpf, [0, 0, 0, 0]), libc::EINVAL));
+        attempt(
+            "bpf",
+            gate,
+            expect_errno(call(libc::SYS_bpf, [0, 0, 0, 0]), libc::EINVAL),
+        );
         attempt("setuid 0", gate, call(libc::SYS_setuid, [0, 0, 0, 0]));
         attempt("map a shared file", true, map_shared(&shared));
     }
-    attempt("read /etc/passwd", gate, std::fs::read("/etc/passwd").map(drop));
-    attempt("write /tmp", gate, write(&std::env::temp_dir().join("lockgate-probe")));
-    attempt("write the state folder", keeper || gate, write(&setup.state_dir.join("probe")));
-    attempt("start a thread", true, std::thread::Builder::new().spawn(|| {}).map(|thread| {
-        let _ = thread.join();
-    }));
-    attempt("memfd", true, lockgate_ipc::to_memfd("probe", b"x").map(drop));
+    attempt(
+        "read /etc/passwd",
+        gate,
+        std::fs::read("/etc/passwd").map(drop),
+    );
+    attempt(
+        "write /tmp",
+        gate,
+        write(&std::env::temp_dir().join("lockgate-probe")),
+    );
+    attempt(
+        "write the state folder",
+        keeper || gate,
+        write(&setup.state_dir.join("probe")),
+    );
+    attempt(
+        "start a thread",
+        true,
+        std::thread::Builder::new().spawn(|| {}).map(|thread| {
+            let _ = thread.join();
+        }),
+    );
+    attempt(
+        "memfd",
+        true,
+        lockgate_ipc::to_memfd("probe", b"x").map(drop),
+    );
     // gate has a shell of its own sockets, so these are for the other two.
     if gate {
         attempts.retain(|tried| !matches!(tried.attempt, "connect" | "bind"));
@@ -97,7 +165,14 @@ fn map_shared(file: &std::fs::File) -> std::io::Result<()> {
     use std::os::fd::AsRawFd;
     // SAFETY: a new mapping of a file that is large enough; unmapped below.
     unsafe {
-        let at = libc::mmap(std::ptr::null_mut(), 4096, 3, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        let at = libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            3,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        );
         if at == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error());
         }

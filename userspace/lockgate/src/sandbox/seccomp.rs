@@ -162,8 +162,7 @@ pub(super) fn apply(role: Role) -> anyhow::Result<()> {
         Role::Proxy => (ALL_DAY.to_vec(), denied, SeccompAction::Allow),
         Role::Keeper => ([ALL_DAY, KEEPER].concat(), denied, SeccompAction::Allow),
     };
-    let rules: BTreeMap<i64, Vec<_>> =
-        listed.into_iter().map(|call| (call, Vec::new())).collect();
+    let rules: BTreeMap<i64, Vec<_>> = listed.into_iter().map(|call| (call, Vec::new())).collect();
     let arch = TargetArch::try_from(std::env::consts::ARCH).context("this architecture")?;
     let filter = SeccompFilter::new(rules, otherwise, for_listed, arch)?;
     let program: BpfProgram = filter.try_into()?;

@@ -36,7 +36,9 @@ fn landlock(writable: Option<&Path>) -> anyhow::Result<()> {
         ruleset = ruleset.add_rule(rule)?;
     }
     if ruleset.restrict_self()?.ruleset == RulesetStatus::NotEnforced {
-        tracing::warn!("this kernel has no Landlock; the file system stays readable as far as its modes allow");
+        tracing::warn!(
+            "this kernel has no Landlock; the file system stays readable as far as its modes allow"
+        );
     }
     Ok(())
 }

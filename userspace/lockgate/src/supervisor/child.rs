@@ -68,7 +68,9 @@ impl Child {
                 command.env(name, value);
             }
         }
-        let mut process = command.spawn().context("this binary cannot be started again")?;
+        let mut process = command
+            .spawn()
+            .context("this binary cannot be started again")?;
         drop((far, metrics));
         let pid = process.id().context("it ended at once")?;
         tokio::spawn(async move {
@@ -77,7 +79,12 @@ impl Child {
                 let _ = ended.send(Ended { role, pid, status });
             }
         });
-        Ok(Self { role, pid, channel: Channel::new(near)?, started: Instant::now() })
+        Ok(Self {
+            role,
+            pid,
+            channel: Channel::new(near)?,
+            started: Instant::now(),
+        })
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -100,7 +107,11 @@ impl Child {
         let who = self.role.as_str();
         match report {
             Err(_) => bail!("{who} did not answer within {} s", PATIENCE.as_secs()),
-            Ok(Err(error)) => Err(error).with_context(|| format!("{who} ended; its log lines are above")),
+            Ok(Err(error)) => {
+                // It closes its channel before it says why.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                Err(error).with_context(|| format!("{who} ended; its log lines are above"))
+            }
             Ok(Ok((Report::Fatal(why), _))) => bail!("{who}: {why}"),
             Ok(Ok((report, _))) => Ok(report),
         }

@@ -29,7 +29,9 @@ impl HostSetup {
     /// and makes the folders.
     pub(super) fn prepare(config: &Config) -> anyhow::Result<Self> {
         if !nix::unistd::geteuid().is_root() {
-            bail!("`lockgate run` needs root: it loads eBPF programs and enters network namespaces");
+            bail!(
+                "`lockgate run` needs root: it loads eBPF programs and enters network namespaces"
+            );
         }
         for (kind, at) in [("bpf", "/sys/fs/bpf"), ("tracefs", "/sys/kernel/tracing")] {
             mount_if_missing(kind, at)?;
@@ -37,7 +39,9 @@ impl HostSetup {
         let agent = &config.agent;
         let (proxy, keeper) = (user(&agent.proxy_user)?, user(&agent.keeper_user)?);
         if proxy.0 == keeper.0 {
-            bail!("agent.proxy_user and agent.keeper_user must be two users: who reads hostile bytes must not hold secrets");
+            bail!(
+                "agent.proxy_user and agent.keeper_user must be two users: who reads hostile bytes must not hold secrets"
+            );
         }
         folder(&agent.run_dir, 0o755, None)?;
         folder(&agent.state_dir, 0o700, Some(keeper))?;
@@ -51,8 +55,13 @@ impl HostSetup {
             ),
         };
         Ok(Self {
-            name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().parse()?,
+            name: rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+            boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+                .trim()
+                .parse()?,
             proxy,
             keeper,
             metrics,
@@ -79,9 +88,11 @@ impl HostSetup {
 
     /// Tells systemd that the host is protected (sd_notify(3)).
     pub(super) fn notify_ready(&self) {
-        let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-        let sent = UnixDatagram::unbound()
-            .and_then(|socket| socket.send_to(b"READY=1", Path::new(&path)));
+        let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+            return;
+        };
+        let sent =
+            UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", Path::new(&path)));
         if let Err(error) = sent {
             tracing::warn!(%error, "systemd was not told that lockgate is ready");
         }

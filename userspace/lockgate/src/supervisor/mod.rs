@@ -43,7 +43,9 @@ pub(crate) fn run(path: &Path) -> anyhow::Result<Exit> {
     crate::commands::print_findings(&checked.loaded.warnings);
     crate::log::start(checked.loaded.bundle.config.agent.log);
     let host = HostSetup::prepare(&checked.loaded.bundle.config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(Supervisor::new(path, checked, host).run())
 }
 
@@ -92,7 +94,9 @@ impl Supervisor {
         let mut interrupt = signal(SignalKind::interrupt())?;
         for role in ROLES {
             // At the very start there is nothing to go back to.
-            self.start(role).await.with_context(|| format!("starting {}", role.as_str()))?;
+            self.start(role)
+                .await
+                .with_context(|| format!("starting {}", role.as_str()))?;
         }
         self.publish_ca();
         self.say_what_is_protected();
@@ -143,12 +147,19 @@ impl Supervisor {
         let child = Child::spawn(role, &self.host, &self.bundle.config, self.ended.clone())?;
         child.expect_ready().await?;
         if role == Role::Keeper {
-            child.send(&Order::Secrets, Some(self.secrets_fd(&self.secrets)?)).await?;
+            child
+                .send(&Order::Secrets, Some(self.secrets_fd(&self.secrets)?))
+                .await?;
         }
-        child.prepare(&self.bundle).await?.map_err(anyhow::Error::msg)?;
+        child
+            .prepare(&self.bundle)
+            .await?
+            .map_err(anyhow::Error::msg)?;
         child.commit().await?;
         for other in ROLES {
-            let Some(peer) = self.children.get(&other).filter(|_| other != role) else { continue };
+            let Some(peer) = self.children.get(&other).filter(|_| other != role) else {
+                continue;
+            };
             let (near, far) = pair()?;
             child.send(&Order::Peer(other), Some(near)).await?;
             // One that has ended is started, and connected, anew.
@@ -160,11 +171,17 @@ impl Supervisor {
     }
 
     fn child_ended(&mut self, ended: &Ended) {
-        let current = self.children.get(&ended.role).is_some_and(|child| child.pid() == ended.pid);
+        let current = self
+            .children
+            .get(&ended.role)
+            .is_some_and(|child| child.pid() == ended.pid);
         if current && !self.stopping {
             tracing::error!(role = ended.role.as_str(), pid = ended.pid, status = %ended.status, "ended unexpectedly");
             if let Some(child) = self.children.remove(&ended.role) {
-                self.backoff.entry(ended.role).or_default().lived(child.age());
+                self.backoff
+                    .entry(ended.role)
+                    .or_default()
+                    .lived(child.age());
             }
             self.restart_later(ended.role);
         }
@@ -189,7 +206,9 @@ impl Supervisor {
                         self.policies = policies.len();
                         json!({ "reloaded": true, "epoch": self.bundle.epoch, "findings": warnings })
                     }
-                    Err(error) => json!({ "reloaded": false, "epoch": self.bundle.epoch, "error": format!("{error:#}") }),
+                    Err(error) => {
+                        json!({ "reloaded": false, "epoch": self.bundle.epoch, "error": format!("{error:#}") })
+                    }
                 }
             }
             Err(findings) => {
@@ -209,7 +228,9 @@ impl Supervisor {
                 bail!("{} is being started; try again in a moment", role.as_str());
             };
             if role == Role::Keeper {
-                child.send(&Order::Secrets, Some(self.secrets_fd(&secrets)?)).await?;
+                child
+                    .send(&Order::Secrets, Some(self.secrets_fd(&secrets)?))
+                    .await?;
             }
             if let Err(why) = child.prepare(&bundle).await? {
                 refused = Some(format!("{} refuses it: {why}", role.as_str()));
@@ -217,7 +238,9 @@ impl Supervisor {
             }
         }
         for role in ROLES {
-            let Some(child) = self.children.get(&role) else { continue };
+            let Some(child) = self.children.get(&role) else {
+                continue;
+            };
             match refused {
                 Some(_) => child.send(&Order::Abort, None).await?,
                 None => child.commit().await?,
@@ -273,7 +296,10 @@ impl Supervisor {
         bundle.epoch += 1;
         let secrets = std::mem::take(&mut self.secrets);
         match self.switch(bundle, secrets).await {
-            Ok(()) => tracing::info!(epoch = self.bundle.epoch, "addresses of targets have changed"),
+            Ok(()) => tracing::info!(
+                epoch = self.bundle.epoch,
+                "addresses of targets have changed"
+            ),
             Err(error) => {
                 tracing::error!(%error, "changed addresses are not in use");
                 // keeper has the secrets; the file has them for the next start.
@@ -299,7 +325,9 @@ impl Supervisor {
         }
         if let Some(keeper) = self.children.get(&Role::Keeper) {
             // The next second brings others.
-            let _ = keeper.send(&Order::Numbers(numbers.to_string()), None).await;
+            let _ = keeper
+                .send(&Order::Numbers(numbers.to_string()), None)
+                .await;
         }
     }
 
@@ -333,11 +361,17 @@ impl Supervisor {
         self.stopping = true;
         tracing::info!(release, "stopping");
         if let Some(gate) = self.children.get(&Role::Gate) {
-            let order = if release { Order::Release } else { Order::Drain };
+            let order = if release {
+                Order::Release
+            } else {
+                Order::Drain
+            };
             let _ = gate.send(&order, None).await;
         }
         for (role, patience) in [(Role::Proxy, DRAIN), (Role::Keeper, Duration::from_secs(3))] {
-            let Some(child) = self.children.get(&role) else { continue };
+            let Some(child) = self.children.get(&role) else {
+                continue;
+            };
             let pid = child.pid();
             let _ = child.send(&Order::Drain, None).await;
             let gone = async {
@@ -395,7 +429,11 @@ impl Supervisor {
         let served = config.kernel.namespaces.len();
         eprintln!(
             "  network namespaces served: the host's{}; clients of others are refused",
-            if served == 0 { String::new() } else { format!(" and {served} more") }
+            if served == 0 {
+                String::new()
+            } else {
+                format!(" and {served} more")
+            }
         );
     }
 }
