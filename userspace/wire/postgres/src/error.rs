@@ -1,5 +1,7 @@
 use std::fmt;
 
+use smallvec::SmallVec;
+
 /// The peer sent what the protocol does not allow here. The connection cannot
 /// go on: what follows could be read in two ways.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,22 +40,10 @@ pub struct ErrorFields {
 }
 
 impl ErrorFields {
-    /// Reads a message body: field type byte, string, NUL; a zero byte ends it.
+    /// Reads a message body.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ProtocolError> {
-        let mut fields = Vec::new();
-        let mut rest = body;
-        loop {
-            match rest.split_first() {
-                Some((0, [])) => return Ok(Self { fields }),
-                Some((&kind, tail)) if kind != 0 => {
-                    let end = memchr::memchr(0, tail)
-                        .ok_or_else(|| ProtocolError::violation("an error field has no end"))?;
-                    fields.push((kind, String::from_utf8_lossy(&tail[..end]).into_owned()));
-                    rest = &tail[end + 1..];
-                }
-                _ => return Err(ProtocolError::violation("an error message has no end")),
-            }
-        }
+        let text = |(kind, text)| (kind, String::from_utf8_lossy(text).into_owned());
+        Ok(Self { fields: fields(body)?.into_iter().map(text).collect() })
     }
 
     /// The field of type `kind`, such as `b'M'`.
@@ -69,6 +59,25 @@ impl ErrorFields {
     /// Field C; `XX000` if the server sent none.
     pub fn sqlstate(&self) -> &str {
         self.get(b'C').unwrap_or("XX000")
+    }
+}
+
+/// The fields of a message body as sent: field type byte, string, NUL; a zero
+/// byte ends it. A body with more fields than there are types is refused.
+pub(crate) fn fields(body: &[u8]) -> Result<SmallVec<[(u8, &[u8]); 16]>, ProtocolError> {
+    let mut fields = SmallVec::new();
+    let mut rest = body;
+    loop {
+        match rest.split_first() {
+            Some((0, [])) => return Ok(fields),
+            Some((&kind, tail)) if kind != 0 && fields.len() < 256 => {
+                let end = memchr::memchr(0, tail)
+                    .ok_or_else(|| ProtocolError::violation("an error field has no end"))?;
+                fields.push((kind, &tail[..end]));
+                rest = &tail[end + 1..];
+            }
+            _ => return Err(ProtocolError::violation("an error message has no end")),
+        }
     }
 }
 

@@ -5,6 +5,9 @@ use crate::ProtocolError;
 /// Type byte and length word.
 pub(crate) const HEADER: usize = 5;
 
+/// No message is longer: the server's own limit for one (MaxAllocSize).
+const MAX_LENGTH: usize = 0x3fff_ffff;
+
 /// One whole message: type byte, then the body behind the length word.
 #[derive(Debug)]
 pub(crate) struct Header {
@@ -21,7 +24,7 @@ impl Header {
             return Ok(None);
         };
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        if length < 4 {
+        if !(4..=MAX_LENGTH).contains(&length) {
             return Err(ProtocolError::violation(format!(
                 "a message of type {} says it is {length} bytes long",
                 name(tag)

@@ -4,8 +4,8 @@ use crate::frame::{HEADER, Header, name, take_string};
 use crate::messages::{put, put_string};
 use crate::{CancelKey, ErrorFields, ProtocolError, ssl_request};
 
-/// Largest message of a server during login: a row of the setup queries.
-const MAX_MESSAGE: usize = 1 << 20;
+/// Most that a server may send during login, setup queries included, in bytes.
+const MAX_LOGIN: usize = 4 << 20;
 
 /// What lockgate wants of the server.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct UpstreamLogin {
     parameters: Vec<(String, String)>,
     key: Option<CancelKey>,
     setup_rows: Vec<Vec<Vec<Option<String>>>>,
+    /// Bytes of whole messages so far.
+    received: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +120,7 @@ impl UpstreamLogin {
             parameters: Vec::new(),
             key: None,
             setup_rows: Vec::new(),
+            received: 0,
         }
     }
 
@@ -199,6 +202,14 @@ impl UpstreamLogin {
             return match input.first() {
                 None => Ok(LoginEvent::NeedMore),
                 Some(b'S') => {
+                    // Bytes in clear behind it would be taken for bytes that
+                    // came through TLS (CVE-2021-23222).
+                    input.advance(1);
+                    if !input.is_empty() {
+                        return Err(ProtocolError::violation(
+                            "the server sent bytes in clear behind its answer to SSLRequest",
+                        ));
+                    }
                     self.state = State::StartingTls;
                     Ok(LoginEvent::StartTls)
                 }
@@ -209,15 +220,15 @@ impl UpstreamLogin {
         }
         loop {
             let Some(header) = Header::peek(input)? else { return Ok(LoginEvent::NeedMore) };
-            if header.total > MAX_MESSAGE {
+            if header.total > MAX_LOGIN - self.received {
                 return Err(ProtocolError::limit(format!(
-                    "a message of {} bytes during login",
-                    header.total
+                    "the server sent over {MAX_LOGIN} bytes during login"
                 )));
             }
             if input.len() < header.total {
                 return Ok(LoginEvent::NeedMore);
             }
+            self.received += header.total;
             let body = input.split_to(header.total).freeze().slice(HEADER..);
             if let Some(event) = self.message(header.tag, body, out)? {
                 return Ok(event);

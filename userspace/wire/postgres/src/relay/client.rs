@@ -1,14 +1,17 @@
 //! The client's side of a relay.
 
 use bytes::{Buf, Bytes, BytesMut};
-use smallvec::SmallVec;
 
 use super::denial::Replaced;
 use super::expected::{Expected, Running};
+use super::names::Names;
 use super::{DenialText, Relay, Request};
 use crate::ProtocolError;
 use crate::frame::{HEADER, Header, name, take_string};
 use crate::messages::{put, put_string};
+
+/// Most answers that may be due: beyond, the client does not read any.
+const MAX_DUE: usize = 1 << 19;
 
 /// A message that waits for its verdict.
 #[derive(Debug)]
@@ -16,18 +19,21 @@ pub(super) enum Held {
     Query { frame: Bytes },
     Parse { frame: Bytes, name: Bytes },
     Bind { frame: Bytes, portal: Bytes },
-    Execute { frame: Bytes, tickets: SmallVec<[u64; 1]> },
+    Execute { frame: Bytes, portal: Bytes },
     FunctionCall,
 }
 
 impl<S: Clone> Relay<S> {
     /// Takes the client's next message off `input`. What needs no verdict is
     /// appended to `upstream`, and the next is taken; none is left when the
-    /// input ends within a message. CopyData goes through as it comes.
+    /// input ends within a message, or when the next has to wait for an answer
+    /// of the server ([`Relay::responses`]). CopyData goes through as it comes.
+    /// What the server would read over after an error is left out.
     ///
     /// # Errors
     /// 08P01 for what the protocol does not have, 54000 for a message over
-    /// [`super::RelaySettings::message_bytes`]. The session must then end.
+    /// [`super::RelaySettings::message_bytes`], for too many names and for too
+    /// long ones. The session must then end.
     ///
     /// # Panics
     /// When the request before has had no verdict.
@@ -41,32 +47,89 @@ impl<S: Clone> Relay<S> {
             if self.client_passing > 0 {
                 let count = self.client_passing.min(input.len());
                 self.client_passing -= count;
-                upstream.unsplit(input.split_to(count));
+                match self.client_dropping {
+                    true => input.advance(count),
+                    false => upstream.unsplit(input.split_to(count)),
+                }
                 if self.client_passing > 0 {
                     return Ok(None);
                 }
             }
+            self.send_copy_fail(upstream);
             let Some(Header { tag, total }) = Header::peek(input)? else { return Ok(None) };
-            if tag == b'd' && !self.skipping {
+            self.check_header(tag, total)?;
+            if tag == b'd' {
                 self.client_passing = total;
+                self.client_dropping = self.skipping;
                 continue;
-            }
-            if total > HEADER + self.settings.message_bytes {
-                return Err(ProtocolError::limit(format!(
-                    "a message of type {} and {} bytes is over the limit of {} (limits.message_bytes)",
-                    name(tag),
-                    total - HEADER,
-                    self.settings.message_bytes
-                )));
             }
             if input.len() < total {
                 return Ok(None);
+            }
+            if self.must_wait(tag, upstream) {
+                // Only a client that does not wait for its COPY gets here.
+                return match input.len() > HEADER + self.settings.message_bytes {
+                    true => Err(ProtocolError::limit("too much was sent behind a COPY")),
+                    false => Ok(None),
+                };
             }
             let frame = input.split_to(total).freeze();
             if let Some(request) = self.message(tag, frame, upstream)? {
                 return Ok(Some(request));
             }
         }
+    }
+
+    /// What can be said before the whole message is there.
+    fn check_header(&self, tag: u8, total: usize) -> Result<(), ProtocolError> {
+        let fixed = match tag {
+            // CopyData is not kept, so it may be as long as the server takes.
+            b'd' => return Ok(()),
+            b'Q' | b'P' | b'B' | b'E' | b'F' | b'D' | b'C' | b'f' => None,
+            b'S' | b'H' | b'c' | b'X' => Some(HEADER),
+            _ => return Err(unknown(tag)),
+        };
+        if fixed.is_some_and(|fixed| fixed != total) {
+            return Err(ProtocolError::violation(format!(
+                "a message of type {} has no content",
+                name(tag)
+            )));
+        }
+        if self.copy_in && !matches!(tag, b'S' | b'H' | b'c' | b'f' | b'X') {
+            // The server would break the connection off.
+            return Err(ProtocolError::violation(format!(
+                "a message of type {} within the data of a COPY",
+                name(tag)
+            )));
+        }
+        if total > HEADER + self.settings.message_bytes {
+            return Err(ProtocolError::limit(format!(
+                "a message of type {} and {} bytes is over the limit of {} (limits.message_bytes)",
+                name(tag),
+                total - HEADER,
+                self.settings.message_bytes
+            )));
+        }
+        if self.expected.len() >= MAX_DUE {
+            return Err(ProtocolError::limit(format!(
+                "over {MAX_DUE} messages were sent whose answers are due; read some first"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Syncs that were on their way when a COPY began were read over by the
+    /// server if the COPY took data then, and answered if it had failed. Until
+    /// that is known, nobody can say whether what follows will be read.
+    fn must_wait(&mut self, tag: u8, upstream: &mut BytesMut) -> bool {
+        let waits = self.unanswered > 0
+            && !matches!(tag, b'S' | b'H' | b'c' | b'f' | b'X')
+            && self.copy_is_ending();
+        if waits && !self.flushed {
+            self.flushed = true;
+            put(upstream, b'H', |_| {});
+        }
+        waits
     }
 
     fn message(
@@ -78,12 +141,7 @@ impl<S: Clone> Relay<S> {
         // The server reads over everything until Sync, so there is nothing to
         // decide; it need not have it either.
         if self.skipping && tag != b'S' && tag != b'X' {
-            return match tag {
-                b'Q' | b'P' | b'B' | b'D' | b'E' | b'C' | b'F' | b'H' | b'c' | b'd' | b'f' => {
-                    Ok(None)
-                }
-                _ => Err(unknown(tag)),
-            };
+            return Ok(None);
         }
         let mut body = frame.slice(HEADER..);
         match tag {
@@ -94,7 +152,8 @@ impl<S: Clone> Relay<S> {
                 return Ok(Some(Request::Query { text }));
             }
             b'P' => {
-                let name = take_string(&mut body)?;
+                let name = Names::<S>::own(&take_string(&mut body)?)?;
+                self.statements.check_room(&name)?;
                 let text = take_string(&mut body)?;
                 let types = take_count(&mut body, "Parse")?;
                 if body.len() != 4 * types {
@@ -104,21 +163,21 @@ impl<S: Clone> Relay<S> {
                 return Ok(Some(Request::Parse { text }));
             }
             b'B' => {
-                let portal = take_string(&mut body)?;
-                let statement = take_string(&mut body)?;
+                let portal = Names::<u64>::own(&take_string(&mut body)?)?;
+                self.portals.check_room(&portal)?;
+                let statement = Names::<S>::own(&take_string(&mut body)?)?;
                 check_bind(body.clone())?;
-                let candidates = self.statements.candidates(&statement);
+                let candidates = self.statements.candidates(&statement, self.batch);
                 self.held = Some(Held::Bind { frame, portal });
                 return Ok(Some(Request::Bind { candidates, parameters: body }));
             }
             b'E' => {
-                let portal = take_string(&mut body)?;
+                let portal = Names::<u64>::own(&take_string(&mut body)?)?;
                 if body.len() != 4 {
                     return Err(length("Execute"));
                 }
-                let tickets: SmallVec<[u64; 1]> =
-                    self.portals.candidates(&portal).into_iter().flatten().collect();
-                self.held = Some(Held::Execute { frame, tickets: tickets.clone() });
+                let tickets = self.portals.candidates(&portal, self.batch);
+                self.held = Some(Held::Execute { frame, portal });
                 return Ok(Some(Request::Execute { tickets }));
             }
             b'F' => {
@@ -133,7 +192,7 @@ impl<S: Clone> Relay<S> {
                 });
             }
             b'S' => {
-                end(&body, "Sync")?;
+                self.batch += 1;
                 if self.copy_in {
                     self.unanswered += 1;
                 } else {
@@ -141,25 +200,29 @@ impl<S: Clone> Relay<S> {
                     self.expected.push_back(Expected::Sync);
                 }
             }
-            b'H' => end(&body, "Flush")?,
-            b'c' => {
-                end(&body, "CopyDone")?;
-                self.copy_in = false;
-            }
             b'f' => {
                 take_string(&mut body)?;
                 end(&body, "CopyFail")?;
-                self.copy_in = false;
+                self.copy_data_ends();
             }
+            b'c' => self.copy_data_ends(),
             b'X' => {
-                end(&body, "Terminate")?;
                 upstream.extend_from_slice(&frame);
                 return Ok(Some(Request::Terminate));
             }
-            _ => return Err(unknown(tag)),
+            // Flush.
+            _ => {}
         }
         upstream.extend_from_slice(&frame);
         Ok(None)
+    }
+
+    fn copy_data_ends(&mut self) {
+        // Outside a COPY the server reads over it; where nothing is due, it is
+        // outside for certain.
+        if !std::mem::take(&mut self.copy_in) && !self.expected.is_empty() {
+            self.expected.push_back(Expected::CopyEnd);
+        }
     }
 
     /// Forwards the held Query.
@@ -178,8 +241,8 @@ impl<S: Clone> Relay<S> {
         let Some(Held::Parse { frame, name }) = self.held.take() else {
             panic!("no Parse is held")
         };
-        self.statements.sent(name.clone(), payload);
-        self.expected.push_back(Expected::Parse { name, replaced: None });
+        let number = self.statements.sent(&name, self.batch, payload);
+        self.expected.push_back(Expected::Parse { name, number });
         upstream.extend_from_slice(&frame);
     }
 
@@ -188,23 +251,25 @@ impl<S: Clone> Relay<S> {
         let Some(Held::Bind { frame, portal }) = self.held.take() else {
             panic!("no Bind is held")
         };
-        self.portals.sent(portal.clone(), SmallVec::from_elem(ticket, 1));
-        self.expected.push_back(Expected::Bind { portal, ticket: Some(ticket), replaced: None });
+        let number = self.portals.sent(&portal, self.batch, ticket);
+        self.expected.push_back(Expected::Bind { portal, number, ticket });
         upstream.extend_from_slice(&frame);
     }
 
     /// Forwards the held Execute.
     pub fn allow_execute(&mut self, upstream: &mut BytesMut) {
-        let Some(Held::Execute { frame, tickets }) = self.held.take() else {
+        let Some(Held::Execute { frame, portal }) = self.held.take() else {
             panic!("no Execute is held")
         };
-        let running = Running { ticket: tickets.first().copied(), ..Running::default() };
-        self.expected.push_back(Expected::Execute(running));
+        self.expected.push_back(Expected::Execute { portal, running: Running::default() });
         upstream.extend_from_slice(&frame);
     }
 
     /// Replaces the held message by one that the server refuses. `nonce` must
     /// be random and new: the refusal is recognised by it.
+    ///
+    /// A denied Parse, Bind or Execute makes the server read over everything
+    /// until Sync, so [`Relay::next_request`] gives nothing of that.
     pub fn deny(
         &mut self,
         ticket: Option<u64>,
@@ -212,13 +277,13 @@ impl<S: Clone> Relay<S> {
         nonce: [u8; 16],
         upstream: &mut BytesMut,
     ) {
-        let replaced = Replaced::new(ticket, text, nonce);
+        let replaced = Box::new(Replaced::new(ticket, text, nonce));
         let refused = replaced.name.clone().into_bytes();
-        let running = |replaced| Running { ticket, replaced: Some(replaced), ..Running::default() };
-        match self.held.take() {
+        let expected = match self.held.take() {
             Some(Held::Query { .. } | Held::FunctionCall) => {
                 put(upstream, b'Q', |out| put_string(out, &refused));
-                self.expected.push_back(Expected::Query(running(replaced)));
+                let replaced = Some(replaced);
+                Expected::Query(Running { ticket, replaced, ..Running::default() })
             }
             Some(Held::Parse { name, .. }) => {
                 put(upstream, b'P', |out| {
@@ -226,7 +291,8 @@ impl<S: Clone> Relay<S> {
                     put_string(out, &refused);
                     out.extend_from_slice(&[0, 0]);
                 });
-                self.expected.push_back(Expected::Parse { name, replaced: Some(replaced) });
+                self.skipping = true;
+                Expected::Refused(replaced)
             }
             Some(Held::Bind { portal, .. }) => {
                 put(upstream, b'B', |out| {
@@ -235,21 +301,20 @@ impl<S: Clone> Relay<S> {
                     // No parameter formats, no parameters, no result formats.
                     out.extend_from_slice(&[0; 6]);
                 });
-                self.expected.push_back(Expected::Bind {
-                    portal,
-                    ticket,
-                    replaced: Some(replaced),
-                });
+                self.skipping = true;
+                Expected::Refused(replaced)
             }
             Some(Held::Execute { .. }) => {
                 put(upstream, b'E', |out| {
                     put_string(out, &refused);
                     out.extend_from_slice(&[0; 4]);
                 });
-                self.expected.push_back(Expected::Execute(running(replaced)));
+                self.skipping = true;
+                Expected::Refused(replaced)
             }
             None => panic!("nothing is held"),
-        }
+        };
+        self.expected.push_back(expected);
     }
 }
 
@@ -281,7 +346,7 @@ fn take_name(tag: u8, mut body: Bytes) -> Result<(bool, Bytes), ProtocolError> {
         _ => return Err(length(message)),
     };
     body.advance(1);
-    let target = take_string(&mut body)?;
+    let target = Names::<u64>::own(&take_string(&mut body)?)?;
     end(&body, message)?;
     Ok((statement, target))
 }

@@ -1,7 +1,8 @@
 use bytes::{BufMut, BytesMut};
 
 use crate::messages::{put, put_string};
-use crate::{ErrorFields, ProtocolError};
+use crate::ProtocolError;
+use crate::error::fields;
 
 /// What the client is told of a denial.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,23 +40,24 @@ impl Replaced {
         if memchr::memmem::find(body, self.name.as_bytes()).is_none() {
             return Ok(None);
         }
-        let fields = ErrorFields::parse(body)?;
+        let fields = fields(body)?;
+        let severity = |kind| {
+            fields.iter().find(|(found, _)| *found == kind).map_or(&b"ERROR"[..], |(_, text)| text)
+        };
         let mut out = BytesMut::new();
         put(&mut out, b'E', |out| {
-            let severity = fields.get(b'S').unwrap_or("ERROR");
-            let nonlocal = fields.get(b'V').unwrap_or("ERROR");
             let parts = [
-                (b'S', Some(severity)),
-                (b'V', Some(nonlocal)),
-                (b'C', Some("42501")),
-                (b'M', Some(self.text.message.as_str())),
-                (b'D', self.text.detail.as_deref()),
-                (b'H', self.text.hint.as_deref()),
+                (b'S', Some(severity(b'S'))),
+                (b'V', Some(severity(b'V'))),
+                (b'C', Some(&b"42501"[..])),
+                (b'M', Some(self.text.message.as_bytes())),
+                (b'D', self.text.detail.as_deref().map(str::as_bytes)),
+                (b'H', self.text.hint.as_deref().map(str::as_bytes)),
             ];
             for (kind, text) in parts {
                 if let Some(text) = text {
                     out.put_u8(kind);
-                    put_string(out, text.as_bytes());
+                    put_string(out, text);
                 }
             }
             out.put_u8(0);
@@ -67,13 +69,13 @@ impl Replaced {
 /// An error or notice without the fields that can hold a value: only
 /// severity, code and primary message stay.
 pub(super) fn scrub(tag: u8, body: &[u8]) -> Result<BytesMut, ProtocolError> {
-    let fields = ErrorFields::parse(body)?;
+    let fields = fields(body)?;
     let mut out = BytesMut::new();
     put(&mut out, tag, |out| {
-        for kind in [b'S', b'V', b'C', b'M'] {
-            if let Some(text) = fields.get(kind) {
+        for (kind, text) in fields {
+            if matches!(kind, b'S' | b'V' | b'C' | b'M') {
                 out.put_u8(kind);
-                put_string(out, text.as_bytes());
+                put_string(out, text);
             }
         }
         out.put_u8(0);

@@ -8,37 +8,61 @@ pub(super) enum Expected {
     /// Until ReadyForQuery.
     Query(Running),
     /// Until ParseComplete.
-    Parse { name: Bytes, replaced: Option<Replaced> },
+    Parse { name: Bytes, number: u64 },
     /// Until BindComplete.
-    Bind { portal: Bytes, ticket: Option<u64>, replaced: Option<Replaced> },
+    Bind { portal: Bytes, number: u64, ticket: u64 },
+    /// A denied Parse or Bind; until its error.
+    Refused(Box<Replaced>),
     /// Until RowDescription or NoData.
     Describe,
     /// Until CommandComplete, EmptyQueryResponse or PortalSuspended.
-    Execute(Running),
+    Execute { portal: Bytes, running: Running },
     /// Until CloseComplete.
     Close { statement: bool, name: Bytes },
     /// Until ReadyForQuery.
     Sync,
+    /// CopyDone or CopyFail that was sent before the COPY it ends was
+    /// answered. It has no answer of its own, and none at all means that the
+    /// server read over it.
+    CopyEnd,
 }
 
 /// A command that is being answered.
 #[derive(Debug, Default)]
 pub(super) struct Running {
+    /// Of a Query. An Execute has its Bind's.
     pub(super) ticket: Option<u64>,
-    pub(super) replaced: Option<Replaced>,
+    pub(super) replaced: Option<Box<Replaced>>,
     pub(super) rows: u64,
     pub(super) bytes: u64,
+    /// There was an answer that ReadyForQuery can follow.
+    pub(super) answered: bool,
     /// Its end has been reported.
     pub(super) ended: bool,
+    /// The server takes COPY data for it.
+    pub(super) copying: bool,
 }
 
 impl Expected {
     /// Our own refusal that is due here.
     pub(super) fn replaced(&self) -> Option<&Replaced> {
         match self {
-            Self::Query(running) | Self::Execute(running) => running.replaced.as_ref(),
-            Self::Parse { replaced, .. } | Self::Bind { replaced, .. } => replaced.as_ref(),
-            Self::Describe | Self::Close { .. } | Self::Sync => None,
+            Self::Query(running) | Self::Execute { running, .. } => running.replaced.as_deref(),
+            Self::Refused(replaced) => Some(replaced),
+            Self::Parse { .. }
+            | Self::Bind { .. }
+            | Self::Describe
+            | Self::Close { .. }
+            | Self::Sync
+            | Self::CopyEnd => None,
+        }
+    }
+
+    /// The command that is being answered here.
+    pub(super) fn running(&mut self) -> Option<&mut Running> {
+        match self {
+            Self::Query(running) | Self::Execute { running, .. } => Some(running),
+            _ => None,
         }
     }
 
@@ -48,10 +72,12 @@ impl Expected {
             Self::Query(_) => "Query",
             Self::Parse { .. } => "Parse",
             Self::Bind { .. } => "Bind",
+            Self::Refused(_) => "message",
             Self::Describe => "Describe",
-            Self::Execute(_) => "Execute",
+            Self::Execute { .. } => "Execute",
             Self::Close { .. } => "Close",
             Self::Sync => "Sync",
+            Self::CopyEnd => "CopyDone",
         }
     }
 }

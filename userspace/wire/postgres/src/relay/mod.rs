@@ -10,10 +10,12 @@ pub use denial::DenialText;
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use expected::Expected;
+use crate::messages::{put, put_string};
+use denial::Replaced;
+use expected::{Expected, Running};
 use names::Names;
 
 /// Relays one session: takes the client's messages one by one, each of which
@@ -32,6 +34,7 @@ use names::Names;
 /// | Parse | Parse of such a text under the same name | 42601 |
 /// | Bind | Bind of a statement of that name | 26000 |
 /// | Execute | Execute of a portal of that name | 34000 |
+/// | COPY that takes data ([`Relay::fail_copy`]) | CopyFail with such a reason | 57014 |
 ///
 /// The text and the names hold a nonce of 128 bits; an error that repeats it
 /// is our own and is given the caller's words.
@@ -39,21 +42,31 @@ use names::Names;
 pub struct Relay<S> {
     settings: RelaySettings,
     statements: Names<S>,
-    portals: Names<SmallVec<[u64; 1]>>,
+    portals: Names<u64>,
     /// What the server has yet to answer, in order.
     expected: VecDeque<Expected>,
     /// A message of the client that waits for its verdict.
     held: Option<client::Held>,
-    /// An error in an extended batch: the server reads over everything until Sync.
+    /// Number of the client's Syncs: messages between two of them share the
+    /// fate of the first that fails.
+    batch: u64,
+    /// The server reads over everything that comes, until Sync: there was an
+    /// error in an extended batch, or one is certain.
     skipping: bool,
     /// The server reads COPY data, and over Flush and Sync, until the data end
     /// (section 54.2.6).
     copy_in: bool,
+    /// What a COPY is to be ended with as soon as the client's message is whole.
+    copy_fail: Option<String>,
     /// Syncs that were sent into a COPY. Those that met one which had failed
     /// already are answered, the others are not.
     unanswered: usize,
-    /// Bytes of the client's current CopyData that go through as they come.
+    /// A Flush was sent so that the COPY's end is heard of.
+    flushed: bool,
+    /// Bytes of the client's current CopyData that go as they come.
     client_passing: usize,
+    /// Those bytes go nowhere, since the server would read over them.
+    client_dropping: bool,
     /// Bytes of the server's current message that go through as they come.
     server_passing: usize,
     /// Binds that the server confirmed and whose end was not reported:
@@ -157,10 +170,14 @@ impl<S: Clone> Relay<S> {
             portals: Names::default(),
             expected: VecDeque::new(),
             held: None,
+            batch: 0,
             skipping: false,
             copy_in: false,
+            copy_fail: None,
             unanswered: 0,
+            flushed: false,
             client_passing: 0,
+            client_dropping: false,
             server_passing: 0,
             open: Vec::new(),
             status: b'I',
@@ -176,5 +193,50 @@ impl<S: Clone> Relay<S> {
     /// Whether everything sent has been answered and no transaction is open.
     pub fn is_idle_outside_transaction(&self) -> bool {
         self.expected.is_empty() && !self.skipping && self.status == b'I'
+    }
+
+    /// Nothing that was prepared or bound so far is known from now on: Bind
+    /// and Execute of it have no candidates. For a command that gives names of
+    /// its own in SQL (PREPARE, DEALLOCATE, DECLARE, DISCARD), which are the
+    /// same names; call it before that command is allowed.
+    pub fn forget_names(&mut self) {
+        self.statements.forget();
+        self.portals.forget();
+    }
+
+    /// Whether a COPY takes the client's data now.
+    pub fn is_copying_in(&self) -> bool {
+        self.copy_in
+    }
+
+    /// Ends a COPY that takes data: the server is sent CopyFail in the place of
+    /// the rest, as soon as the client's current message is whole, and rolls
+    /// the COPY back. False if no COPY takes data now. `nonce` as in
+    /// [`Relay::deny`]; the ticket of the COPY's command is then denied.
+    pub fn fail_copy(&mut self, text: DenialText, nonce: [u8; 16], upstream: &mut BytesMut) -> bool {
+        let front = self.expected.front_mut().and_then(Expected::running);
+        let Some(running) = front.filter(|running| self.copy_in && running.copying) else {
+            return false;
+        };
+        let replaced = Replaced::new(running.ticket, text, nonce);
+        self.copy_fail = Some(replaced.name.clone());
+        running.replaced = Some(Box::new(replaced));
+        self.copy_in = false;
+        self.send_copy_fail(upstream);
+        true
+    }
+
+    fn send_copy_fail(&mut self, upstream: &mut BytesMut) {
+        if self.client_passing == 0
+            && let Some(reason) = self.copy_fail.take()
+        {
+            put(upstream, b'f', |out| put_string(out, reason.as_bytes()));
+        }
+    }
+
+    /// Whether the end of the data of a COPY was sent, and its answer is due.
+    fn copy_is_ending(&mut self) -> bool {
+        let running = self.expected.front_mut().and_then(Expected::running);
+        running.is_some_and(|running: &mut Running| running.copying) && !self.copy_in
     }
 }

@@ -3,14 +3,15 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::denial::scrub;
-use super::expected::{Expected, Running};
+use super::expected::Expected;
 use super::{Relay, ResponseEvent};
 use crate::frame::{HEADER, Header, name, take_string};
-use crate::{ErrorFields, ProtocolError};
+use crate::ProtocolError;
+use crate::error::fields;
 
 /// Largest message that must be whole to be understood, in bytes. Rows and
 /// COPY data go through as they come.
-const MAX_WHOLE: usize = 64 << 20;
+const MAX_WHOLE: usize = 16 << 20;
 
 /// What becomes of a message of the server.
 enum Fate {
@@ -43,6 +44,9 @@ impl<S: Clone> Relay<S> {
                 }
             }
             let Some(Header { tag, total }) = Header::peek(&input[at..])? else { break };
+            if !is_known(tag) {
+                return Err(self.unexpected(tag));
+            }
             if matches!(tag, b'D' | b'd') {
                 self.row(tag, total)?;
                 self.server_passing = total;
@@ -58,23 +62,21 @@ impl<S: Clone> Relay<S> {
             match self.answer(tag, &frame[HEADER..], events)? {
                 Fate::Pass => at += total,
                 Fate::Replace(message) => {
-                    client.unsplit(input.split_to(at));
+                    pass(input, at, client);
                     input.advance(total);
                     client.extend_from_slice(&message);
                     at = 0;
                 }
             }
         }
-        client.unsplit(input.split_to(at));
+        pass(input, at, client);
         Ok(())
     }
 
     /// A DataRow, or CopyData of a COPY TO.
     fn row(&mut self, tag: u8, total: usize) -> Result<(), ProtocolError> {
-        match self.expected.front_mut() {
-            Some(Expected::Query(running) | Expected::Execute(running))
-                if running.replaced.is_none() =>
-            {
+        match self.expected.front_mut().and_then(Expected::running) {
+            Some(running) if running.replaced.is_none() && !running.ended && !running.copying => {
                 running.bytes += total as u64;
                 Ok(())
             }
@@ -107,83 +109,137 @@ impl<S: Clone> Relay<S> {
         if self.expected.front().and_then(Expected::replaced).is_some() {
             return Err(self.unexpected(tag));
         }
-        match (tag, self.expected.front_mut()) {
-            (b'1', Some(Expected::Parse { .. })) => {
-                if let Some(Expected::Parse { name, .. }) = self.expected.pop_front() {
-                    self.statements.confirmed(&name);
-                }
-            }
-            (b'2', Some(Expected::Bind { .. })) => {
-                if let Some(Expected::Bind { portal, ticket, .. }) = self.expected.pop_front() {
-                    self.portals.confirmed(&portal);
-                    self.open.extend(ticket.map(|ticket| (ticket, 0, 0)));
-                }
-            }
-            (b'3', Some(Expected::Close { .. })) => {
-                if let Some(Expected::Close { statement, name }) = self.expected.pop_front() {
-                    match statement {
-                        true => self.statements.closed(&name),
-                        false => self.portals.closed(&name),
-                    }
-                }
-            }
-            (b't', Some(Expected::Describe)) => {}
-            (b'T' | b'n', Some(Expected::Describe)) => {
-                self.expected.pop_front();
-            }
-            (b'T', Some(Expected::Query(_))) => {}
-            (b'C', Some(Expected::Query(running))) => {
-                running.rows += rows(body);
-                self.copy_in = false;
-            }
-            (b'I', Some(Expected::Query(_))) => {}
-            (b'C' | b'I' | b's', Some(Expected::Execute(running))) => {
-                running.rows += rows(body);
-                self.copy_in = false;
-                self.executed(tag, events);
-            }
-            (b'G', Some(Expected::Query(_) | Expected::Execute(_))) => self.copy_begins()?,
-            (b'H' | b'c', Some(Expected::Query(_) | Expected::Execute(_))) => {}
-            _ => return Err(self.unexpected(tag)),
+        if tag == b'G' {
+            self.copy_begins()?;
+            return Ok(Fate::Pass);
         }
+        let known = match (tag, self.expected.front_mut()) {
+            (b'1', Some(Expected::Parse { .. }))
+            | (b'2', Some(Expected::Bind { .. }))
+            | (b'3', Some(Expected::Close { .. }))
+            | (b'T' | b'n', Some(Expected::Describe)) => {
+                self.complete(events);
+                true
+            }
+            (b't', Some(Expected::Describe)) => true,
+            (_, Some(Expected::Query(running))) if !running.ended => match tag {
+                b'C' | b'I' => {
+                    running.rows = running.rows.saturating_add(rows(body));
+                    running.answered = true;
+                    running.copying = false;
+                    self.copy_in = false;
+                    true
+                }
+                b'T' | b'H' | b'c' => !running.copying,
+                _ => false,
+            },
+            (_, Some(Expected::Execute { running, .. })) => match tag {
+                b'C' | b'I' | b's' => {
+                    running.rows = running.rows.saturating_add(rows(body));
+                    self.copy_in = false;
+                    self.executed(tag, events);
+                    true
+                }
+                b'H' | b'c' => !running.copying,
+                _ => false,
+            },
+            _ => false,
+        };
+        if !known {
+            return Err(self.unexpected(tag));
+        }
+        // Whoever answers this has done with the Syncs before it.
+        self.unanswered = 0;
         Ok(Fate::Pass)
     }
 
-    /// An Execute has ended, or was suspended by its row limit.
-    fn executed(&mut self, tag: u8, events: &mut Vec<ResponseEvent>) {
-        let Some(Expected::Execute(Running { ticket, rows, bytes, .. })) =
-            self.expected.pop_front()
-        else {
-            return;
-        };
-        let Some(at) = self.open.iter().position(|(open, ..)| Some(*open) == ticket) else {
-            return;
-        };
-        let (ticket, rows_before, bytes_before) = self.open[at];
-        let (rows, bytes) = (rows_before + rows, bytes_before + bytes);
-        if tag == b's' {
-            self.open[at] = (ticket, rows, bytes);
-        } else {
-            self.open.swap_remove(at);
+    /// The answer that was due first is there.
+    fn pop(&mut self) -> Option<Expected> {
+        let popped = self.expected.pop_front();
+        while matches!(self.expected.front(), Some(Expected::CopyEnd)) {
+            self.expected.pop_front();
+        }
+        popped
+    }
+
+    fn complete(&mut self, events: &mut Vec<ResponseEvent>) {
+        match self.pop() {
+            Some(Expected::Parse { name, number }) => {
+                self.statements.confirmed(&name, number);
+            }
+            Some(Expected::Bind { portal, number, ticket }) => {
+                if let Some(before) = self.portals.confirmed(&portal, number) {
+                    self.done_with(before, events);
+                }
+                self.open.push((ticket, 0, 0));
+            }
+            Some(Expected::Close { statement: true, name }) => {
+                self.statements.closed(&name);
+            }
+            Some(Expected::Close { statement: false, name }) => {
+                if let Some(ticket) = self.portals.closed(&name) {
+                    self.done_with(ticket, events);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A portal is gone; what it has done was its command's all.
+    fn done_with(&mut self, ticket: u64, events: &mut Vec<ResponseEvent>) {
+        if let Some((ticket, rows, bytes)) = self.take_open(ticket) {
             events.push(ResponseEvent::Completed { ticket, rows, bytes });
         }
     }
 
-    /// The server takes COPY data now. It has read over the Syncs that are on
-    /// their way; anything else would be read as a broken COPY.
-    fn copy_begins(&mut self) -> Result<(), ProtocolError> {
-        if let Some(other) =
-            self.expected.iter().skip(1).find(|behind| !matches!(behind, Expected::Sync))
-        {
-            return Err(ProtocolError::violation(format!(
-                "a {} was sent into a COPY that takes data",
-                other.name()
-            )));
+    fn take_open(&mut self, ticket: u64) -> Option<(u64, u64, u64)> {
+        let at = self.open.iter().position(|(open, ..)| *open == ticket)?;
+        Some(self.open.swap_remove(at))
+    }
+
+    /// An Execute has ended, or was suspended by its row limit.
+    fn executed(&mut self, tag: u8, events: &mut Vec<ResponseEvent>) {
+        let Some(Expected::Execute { portal, running }) = self.pop() else { return };
+        let Some(&ticket) = self.portals.current(&portal) else { return };
+        // It may have ended before: then this one had no rows.
+        let Some((_, rows, bytes)) = self.take_open(ticket) else { return };
+        let rows = rows.saturating_add(running.rows);
+        let bytes = bytes + running.bytes;
+        match tag {
+            b's' => self.open.push((ticket, rows, bytes)),
+            _ => events.push(ResponseEvent::Completed { ticket, rows, bytes }),
         }
-        self.unanswered += self.expected.len() - 1;
-        self.expected.truncate(1);
-        self.copy_in = true;
-        Ok(())
+    }
+
+    /// The server takes COPY data now. It has read over the Syncs that are on
+    /// their way, unless the COPY fails before it gets to them; anything else
+    /// would be read as a broken COPY.
+    fn copy_begins(&mut self) -> Result<(), ProtocolError> {
+        match self.expected.front_mut().and_then(Expected::running) {
+            Some(running) if !running.ended && !running.copying => running.copying = true,
+            _ => return Err(self.unexpected(b'G')),
+        }
+        self.flushed = false;
+        loop {
+            match self.expected.get(1) {
+                None => {
+                    self.copy_in = true;
+                    return Ok(());
+                }
+                Some(Expected::Sync) => self.unanswered += 1,
+                Some(Expected::CopyEnd) => {
+                    self.expected.remove(1);
+                    return Ok(());
+                }
+                Some(other) => {
+                    return Err(ProtocolError::violation(format!(
+                        "a {} was sent into a COPY that takes data",
+                        other.name()
+                    )));
+                }
+            }
+            self.expected.remove(1);
+        }
     }
 
     fn error(
@@ -196,37 +252,46 @@ impl<S: Clone> Relay<S> {
             Some(replaced) => replaced.answer(body)?,
             None => None,
         };
-        let fields = ErrorFields::parse(body)?;
-        let mut sqlstate = *b"XX000";
-        if let Ok(code) = fields.sqlstate().as_bytes().try_into() {
-            sqlstate = code;
-        }
+        let code = fields(body)?.iter().find(|(kind, _)| *kind == b'C').map(|(_, code)| *code);
+        let sqlstate = code.and_then(|code| code.try_into().ok()).unwrap_or(*b"XX000");
         let denied = own.is_some();
-        let mut end = |ticket: Option<u64>| {
-            events.extend(ticket.map(|ticket| match denied {
-                true => ResponseEvent::Denied { ticket },
-                false => ResponseEvent::Failed { ticket, sqlstate },
-            }));
+        let end = |ticket| match denied {
+            true => ResponseEvent::Denied { ticket },
+            false => ResponseEvent::Failed { ticket, sqlstate },
         };
         match self.expected.front_mut() {
             Some(Expected::Query(running)) => {
                 if !running.ended {
-                    end(running.ticket);
-                    running.ended = true;
+                    events.extend(running.ticket.map(end));
                 }
-                self.copy_in = false;
+                running.ended = true;
+                running.answered = true;
+                running.copying = false;
+                self.copy_ended();
             }
             // What comes of itself, and a commit that failed at Sync.
             None | Some(Expected::Sync) => {}
-            Some(front) => {
-                let ticket = match front {
-                    Expected::Bind { ticket, .. } => *ticket,
-                    Expected::Execute(running) => running.ticket,
-                    Expected::Parse { replaced, .. } => replaced.as_ref().and_then(|r| r.ticket),
-                    Expected::Query(_) | Expected::Describe | Expected::Close { .. } | Expected::Sync => None,
+            Some(_) => {
+                let ticket = match self.pop() {
+                    Some(Expected::Bind { portal, number, ticket }) => {
+                        self.portals.refused(&portal, number);
+                        Some(ticket)
+                    }
+                    Some(Expected::Parse { name, number }) => {
+                        self.statements.refused(&name, number);
+                        None
+                    }
+                    Some(Expected::Execute { portal, .. }) => {
+                        self.portals.current(&portal).copied()
+                    }
+                    Some(Expected::Refused(replaced)) => replaced.ticket,
+                    _ => None,
                 };
-                end(ticket);
-                self.open.retain(|(open, ..)| Some(*open) != ticket);
+                if let Some(ticket) = ticket {
+                    self.take_open(ticket);
+                    events.push(end(ticket));
+                }
+                self.copy_ended();
                 self.skip_to_sync(events);
             }
         }
@@ -237,42 +302,48 @@ impl<S: Clone> Relay<S> {
         }
     }
 
-    /// After an error in an extended batch the server reads over everything
-    /// until Sync (section 54.2.3).
-    fn skip_to_sync(&mut self, events: &mut Vec<ResponseEvent>) {
+    fn copy_ended(&mut self) {
         self.copy_in = false;
-        let mut first = true;
-        loop {
-            match self.expected.front() {
+        self.copy_fail = None;
+    }
+
+    /// After an error in an extended batch the server reads over everything
+    /// until Sync (section 54.2.3), simple queries too.
+    fn skip_to_sync(&mut self, events: &mut Vec<ResponseEvent>) {
+        while !matches!(self.expected.front(), Some(Expected::Sync)) {
+            let ticket = match self.pop() {
+                Some(Expected::Parse { name, number }) => {
+                    self.statements.refused(&name, number);
+                    None
+                }
+                Some(Expected::Bind { portal, number, ticket }) => {
+                    self.portals.refused(&portal, number);
+                    Some(ticket)
+                }
+                Some(Expected::Refused(replaced)) => replaced.ticket,
+                Some(Expected::Query(running)) => running.ticket,
+                Some(Expected::Execute { portal, .. }) => self.never_run(&portal),
+                Some(
+                    Expected::Describe
+                    | Expected::Close { .. }
+                    | Expected::Sync
+                    | Expected::CopyEnd,
+                ) => None,
                 None => {
                     self.skipping = true;
                     return;
                 }
-                Some(Expected::Sync) => return,
-                Some(_) => {}
-            }
-            let ticket = match self.expected.pop_front() {
-                Some(Expected::Parse { name, replaced }) => {
-                    if replaced.is_none() {
-                        self.statements.refused(&name);
-                    }
-                    replaced.and_then(|replaced| replaced.ticket)
-                }
-                Some(Expected::Bind { portal, ticket, replaced }) => {
-                    if replaced.is_none() {
-                        self.portals.refused(&portal);
-                    }
-                    ticket
-                }
-                // An Execute's ticket is its Bind's, which has been reported.
-                Some(Expected::Execute(running)) => running.replaced.and(running.ticket),
-                Some(Expected::Query(running)) => running.ticket,
-                Some(Expected::Describe | Expected::Close { .. } | Expected::Sync) | None => None,
             };
-            if !std::mem::take(&mut first) {
-                events.extend(ticket.map(|ticket| ResponseEvent::Skipped { ticket }));
-            }
+            events.extend(ticket.map(|ticket| ResponseEvent::Skipped { ticket }));
         }
+    }
+
+    /// The command of a portal whose Execute was read over, if it was the
+    /// first.
+    fn never_run(&mut self, portal: &[u8]) -> Option<u64> {
+        let &ticket = self.portals.current(portal)?;
+        let fresh = self.open.iter().any(|open| *open == (ticket, 0, 0));
+        fresh.then(|| self.take_open(ticket))?.map(|(ticket, ..)| ticket)
     }
 
     fn ready(
@@ -284,35 +355,29 @@ impl<S: Clone> Relay<S> {
             return Err(ProtocolError::violation("ReadyForQuery with a status there is not"));
         };
         match self.expected.front() {
-            Some(Expected::Query(running)) => {
+            Some(Expected::Query(running)) if running.answered && !running.copying => {
                 let (ticket, rows, bytes) = (running.ticket, running.rows, running.bytes);
-                if running.replaced.is_some() && !running.ended {
-                    return Err(self.unexpected(b'Z'));
-                }
                 if !running.ended {
                     let ended = |ticket| ResponseEvent::Completed { ticket, rows, bytes };
                     events.extend(ticket.map(ended));
                 }
-                self.expected.pop_front();
+                self.pop();
             }
             Some(Expected::Sync) => {
-                self.expected.pop_front();
+                self.pop();
             }
-            None if self.unanswered > 0 => {
+            front if self.unanswered > 0 => {
                 self.unanswered -= 1;
-                self.skipping = false;
+                if front.is_none() {
+                    self.skipping = false;
+                }
             }
             _ => return Err(self.unexpected(b'Z')),
-        }
-        if self.expected.is_empty() {
-            self.copy_in = false;
-            if !self.skipping {
-                self.unanswered = 0;
-            }
         }
         self.status = status;
         if status == b'I' {
             // Portals do not outlive their transaction.
+            self.portals.all_closed();
             let ended =
                 |(ticket, rows, bytes)| ResponseEvent::Completed { ticket, rows, bytes };
             events.extend(self.open.drain(..).map(ended));
@@ -333,6 +398,23 @@ impl<S: Clone> Relay<S> {
             name(tag)
         ))
     }
+}
+
+/// The first `count` bytes go to the client as they are.
+fn pass(input: &mut BytesMut, count: usize, client: &mut BytesMut) {
+    if count > 0 {
+        client.unsplit(input.split_to(count));
+    }
+}
+
+/// Whether a server says this in a session (section 54.7). Replication and
+/// FunctionCall have more, but neither gets here.
+fn is_known(tag: u8) -> bool {
+    matches!(
+        tag,
+        b'1' | b'2' | b'3' | b'A' | b'C' | b'D' | b'E' | b'G' | b'H' | b'I' | b'N' | b'S' | b'T'
+            | b'Z' | b'c' | b'd' | b'n' | b's' | b't'
+    )
 }
 
 /// The count in a CommandComplete tag: its last word, if that is a number.
