@@ -1,1 +1,18 @@
-//! Placeholder.
+//! What end-to-end tests, the demo and the benchmark stand on: network
+//! namespaces, real servers, an agent of their own, workloads in cgroups. Each
+//! thing is removed when it is dropped. All of it needs root.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod clickhouse;
+mod namespace;
+mod postgres;
+mod shell;
+mod workload;
+
+pub use agent::{Agent, AgentConfig};
+pub use clickhouse::ClickHouse;
+pub use namespace::Namespace;
+pub use postgres::{Postgres, PostgresConfig};
+pub use shell::{Output, root, run, sh};
+pub use workload::{Cgroup, Workload, python};

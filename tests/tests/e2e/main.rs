@@ -1,0 +1,10 @@
+//! The running agent between real clients and real servers. Each test has a
+//! host of its own: a cgroup, network namespaces, a server, an agent.
+
+mod crash;
+mod denial;
+mod evasions;
+mod main_job;
+mod misfortune;
+mod stage;
+mod trust;
