@@ -86,7 +86,10 @@ def main():
 
     threading.Thread(target=announce, daemon=True).start()
     threading.Thread(target=await_end, daemon=True).start()
-    engine().query(
+    clickhouse = engine()
+    # It says where it logs; nobody asked.
+    os.dup2(os.open("stderr.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    clickhouse.query(
         "SYSTEM START LISTEN HTTP;"
         "SELECT getServerPort('http_port') INTO OUTFILE 'port' TRUNCATE FORMAT TabSeparated;"
         "SELECT * FROM file('stop', 'LineAsString', 'line String')",

@@ -24,7 +24,9 @@ pub fn build(root: &Path) -> Result<PathBuf> {
         .args(["-Z", "build-std=core", "--target", "bpfel-unknown-none"])
         .env("CARGO_TARGET_DIR", &target)
         .env("RUSTFLAGS", flags);
-    let status = command.status().context("cargo for the eBPF programs cannot be started")?;
+    let status = command
+        .status()
+        .context("cargo for the eBPF programs cannot be started")?;
     if !status.success() {
         bail!("the eBPF programs do not build");
     }
@@ -39,14 +41,17 @@ pub fn build(root: &Path) -> Result<PathBuf> {
 }
 
 /// Where the source of `core` comes from.
-enum Compiler {
+pub enum Compiler {
     Nightly,
     Debian,
 }
 
 impl Compiler {
-    fn find() -> Result<Self> {
-        let sysroot = Command::new("rustc").args(["+nightly", "--print", "sysroot"]).output();
+    /// Finds one; an error says what to do.
+    pub fn find() -> Result<Self> {
+        let sysroot = Command::new("rustc")
+            .args(["+nightly", "--print", "sysroot"])
+            .output();
         if let Ok(output) = sysroot
             && output.status.success()
         {
@@ -74,11 +79,19 @@ impl Compiler {
                     .env("RUSTC", "/usr/bin/rustc")
                     .env("RUSTC_BOOTSTRAP", "1")
                     // Without rustup's shims, which would pick another compiler.
-                    .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+                    .env(
+                        "PATH",
+                        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                    );
             }
         }
         // What the cargo that runs us has set is meant for its own build.
-        for name in ["CARGO", "RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "CARGO_ENCODED_RUSTFLAGS"] {
+        for name in [
+            "CARGO",
+            "RUSTUP_TOOLCHAIN",
+            "RUSTC_WRAPPER",
+            "CARGO_ENCODED_RUSTFLAGS",
+        ] {
             command.env_remove(name);
         }
         command
@@ -86,10 +99,10 @@ impl Compiler {
 }
 
 /// Finds bpf-linker on the PATH or where `cargo install` puts it.
-fn linker() -> Result<PathBuf> {
-    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| {
-        Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo"))
-    });
+pub fn linker() -> Result<PathBuf> {
+    let cargo_home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(cargo_home.map(|home| home.join("bin")))

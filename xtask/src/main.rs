@@ -1,1 +1,91 @@
-fn main() {}
+//! `cargo xtask`: everything a contributor runs. Each task makes sure of what
+//! it needs, so that two commands on a fresh machine are enough:
+//! `cargo xtask demo` and `cargo xtask test`.
+#![forbid(unsafe_code)]
+
+mod demo;
+mod dist;
+mod ebpf;
+mod fuzz;
+mod setup;
+mod step;
+mod suites;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use lockgate_tests::root;
+
+use crate::suites::Suite;
+
+/// Everything a contributor runs. As root: eBPF and namespaces need it.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what is missing to build and test all of it
+    Setup,
+    /// Build the kernel side
+    Ebpf,
+    /// Build everything in the release profile
+    Build,
+    /// Show the main job with a real PostgreSQL, psql and psycopg
+    Demo {
+        /// Leave it running for a psql of one's own, until Ctrl-C
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run the tests
+    Test {
+        /// Which of them
+        #[arg(default_value = "all")]
+        suite: Suite,
+    },
+    /// Feed random input to what reads hostile input
+    Fuzz {
+        /// How long, for each target
+        #[arg(long, default_value_t = 1)]
+        minutes: u32,
+    },
+    /// Pack the binary and what belongs to it into target/dist
+    Dist,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let downloads = setup::run()?;
+    if let Task::Setup = task {
+        return downloads.finish();
+    }
+    step::timed("the kernel side", || ebpf::build(&root()).map(drop))?;
+    match task {
+        Task::Setup | Task::Ebpf => downloads.finish(),
+        Task::Build => {
+            suites::build_all()?;
+            downloads.finish()
+        }
+        Task::Demo { keep } => {
+            dist::build_binary()?;
+            downloads.finish()?;
+            demo::run(keep)
+        }
+        Task::Test { suite } => suites::run(suite, downloads),
+        Task::Fuzz { minutes } => fuzz::run(minutes),
+        Task::Dist => dist::run(),
+    }
+}

@@ -1,0 +1,189 @@
+//! `cargo xtask test`: suites of tests by the name of what they are for.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use lockgate_tests::root;
+
+use crate::setup::Downloads;
+use crate::step;
+
+/// A suite of tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Everything
+    All,
+    /// Each crate by itself; needs no server
+    Unit,
+    /// The eBPF programs, loaded in this kernel
+    Kernel,
+    /// The running agent between real clients and real servers
+    E2e,
+    /// Commands that try to get past the decision
+    Evasions,
+    /// Connections that try to get past the redirect
+    Bypass,
+    /// Drivers and tools, unmodified
+    Clients,
+    /// Malformed input, broken files, full disks, dead processes
+    BadInput,
+}
+
+impl Suite {
+    /// What cargo is asked for; what follows `--` chooses among the tests.
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::All => &["--workspace"],
+            Self::Unit => &[
+                "--workspace",
+                "--exclude",
+                "lockgate-tests",
+                "--exclude",
+                "lockgate-gate",
+            ],
+            Self::Kernel => &["-p", "lockgate-abi", "-p", "lockgate-gate"],
+            Self::E2e => &["-p", "lockgate-tests"],
+            Self::Evasions => &[
+                "-p",
+                "lockgate-tests",
+                "--test",
+                "e2e",
+                "--",
+                "evasions::",
+                "denial::",
+            ],
+            Self::Bypass => &["-p", "lockgate-gate", "--test", "kernel"],
+            Self::Clients => &[
+                "-p",
+                "lockgate-tests",
+                "--test",
+                "e2e",
+                "--",
+                "main_job::",
+                "trust::",
+            ],
+            Self::BadInput => &[
+                "-p",
+                "lockgate-tests",
+                "--test",
+                "e2e",
+                "--",
+                "misfortune::",
+                "crash::",
+            ],
+        }
+    }
+}
+
+/// Builds the binary and all tests.
+pub fn build_all() -> Result<()> {
+    step::timed("build", || {
+        let mut cargo = Command::new("cargo");
+        cargo.args(["build", "--release", "--workspace", "--exclude", "xtask"]);
+        step::shown(cargo.current_dir(root()))
+    })
+}
+
+/// Runs a suite and closes with the sum of what passed and what failed.
+pub fn run(suite: Suite, downloads: Downloads) -> Result<()> {
+    crate::dist::build_binary()?;
+    let (cargo, chosen) = split(suite.arguments());
+    step::timed("build of the tests", || {
+        let mut build = Command::new("cargo");
+        build.args(["test", "--release", "--no-run"]).args(cargo);
+        step::shown(build.current_dir(root()))
+    })?;
+    downloads.finish()?;
+
+    let mut tests = Command::new("cargo");
+    tests
+        .args(["test", "--release", "--no-fail-fast"])
+        .args(cargo);
+    if !chosen.is_empty() {
+        tests.arg("--").args(chosen);
+    }
+    let mut child = tests
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cargo cannot be started")?;
+    let stdout = child.stdout.take().context("a pipe was asked for")?;
+    let mut sum = Sum::default();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = line?;
+        let mut out = std::io::stdout().lock();
+        out.write_all(&line)?;
+        out.write_all(b"\n")?;
+        sum.add(&String::from_utf8_lossy(&line));
+    }
+    let status = child.wait()?;
+    // A binary that died has no result line; its death is a failure all the same.
+    if !status.success() && sum.failed == 0 {
+        sum.failed = 1;
+    }
+    println!("{} passed, {} failed", sum.passed, sum.failed);
+    if sum.failed > 0 {
+        bail!("tests failed");
+    }
+    if sum.passed == 0 {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+fn split(arguments: &'static [&'static str]) -> (&'static [&'static str], &'static [&'static str]) {
+    match arguments.iter().position(|argument| *argument == "--") {
+        Some(at) => (&arguments[..at], &arguments[at + 1..]),
+        None => (arguments, &[]),
+    }
+}
+
+/// The sum over the result lines of libtest.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sum {
+    passed: u64,
+    failed: u64,
+}
+
+impl Sum {
+    /// `test result: ok. 3 passed; 0 failed; 0 ignored; …`
+    fn add(&mut self, line: &str) {
+        let Some(result) = line.strip_prefix("test result: ") else {
+            return;
+        };
+        let words: Vec<&str> = result.split_whitespace().collect();
+        for pair in words.windows(2) {
+            let Ok(number) = pair[0].parse::<u64>() else {
+                continue;
+            };
+            match pair[1] {
+                "passed;" => self.passed += number,
+                "failed;" => self.failed += number,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sum;
+
+    #[test]
+    fn the_sum_is_over_result_lines_alone() {
+        let mut sum = Sum::default();
+        sum.add("test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.1s");
+        sum.add("test a::b ... ok");
+        sum.add("test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.1s");
+        assert_eq!(
+            sum,
+            Sum {
+                passed: 13,
+                failed: 2
+            }
+        );
+    }
+}
