@@ -186,12 +186,19 @@ impl Recorder {
             });
         }
         self.begin(state, spare);
-        self.refill();
+        self.fetch_spare();
     }
 
     /// Fetches a spare segment in the background, if there is none.
     pub(crate) fn refill(self: &Rc<Self>) {
-        if self.state.borrow().spare.is_some() || self.refilling.replace(true) {
+        if self.state.borrow().spare.is_none() {
+            self.fetch_spare();
+        }
+    }
+
+    /// Apart from [`Recorder::refill`], because who rolls holds the state.
+    fn fetch_spare(self: &Rc<Self>) {
+        if self.refilling.replace(true) {
             return;
         }
         let this = self.clone();
