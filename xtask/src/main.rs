@@ -3,6 +3,7 @@
 //! `cargo xtask demo` and `cargo xtask test`.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
 mod dist;
 mod ebpf;
@@ -11,6 +12,7 @@ mod setup;
 mod step;
 mod suites;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -46,6 +48,18 @@ enum Task {
         /// Which of them
         #[arg(default_value = "all")]
         suite: Suite,
+    },
+    /// Compare with a direct connection, HAProxy and PgBouncer
+    Bench {
+        /// Write the numbers to this file, too
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Shorter rounds, about two minutes in all
+        #[arg(long)]
+        quick: bool,
+        /// Write the table into docs/benchmarks.md
+        #[arg(long)]
+        docs: bool,
     },
     /// Feed random input to what reads hostile input
     Fuzz {
@@ -85,6 +99,11 @@ fn run(task: Task) -> Result<()> {
             demo::run(keep)
         }
         Task::Test { suite } => suites::run(suite, downloads),
+        Task::Bench { json, quick, docs } => {
+            dist::build_binary()?;
+            downloads.finish()?;
+            bench::run(&bench::Plan::new(quick), json.as_deref(), docs)
+        }
         Task::Fuzz { minutes } => fuzz::run(minutes),
         Task::Dist => dist::run(),
     }

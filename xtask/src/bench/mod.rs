@@ -1,0 +1,115 @@
+//! `cargo xtask bench`: what lockgate costs, beside what other proxies cost.
+//!
+//! All contenders lead to one PostgreSQL and are measured in turns, round by
+//! round, so that what else the machine does falls on all of them. A ratio is
+//! the median of the ratios within rounds.
+
+mod contender;
+mod measure;
+mod report;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use self::contender::{Contender, Stand};
+use self::report::Report;
+
+/// How much is measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// pgbench's `-M`.
+    pub modes: &'static [&'static str],
+    /// Concurrent clients.
+    pub clients: &'static [u32],
+    /// How often each is measured.
+    pub rounds: u32,
+    /// How long one measurement takes.
+    pub duration: Duration,
+    /// Idle connections to weigh.
+    pub idle: u32,
+}
+
+impl Plan {
+    /// The whole, or a quick one of about two minutes.
+    pub fn new(quick: bool) -> Self {
+        Self {
+            modes: &["simple", "extended", "prepared"],
+            clients: if quick { &[1, 8, 32] } else { &[1, 8, 32, 64] },
+            rounds: if quick { 2 } else { 5 },
+            duration: Duration::from_secs(if quick { 1 } else { 4 }),
+            idle: if quick { 100 } else { 200 },
+        }
+    }
+}
+
+/// Measures, prints a table, and writes the numbers where they are wanted.
+pub fn run(plan: &Plan, json: Option<&Path>, docs: bool) -> Result<()> {
+    let stand = Stand::build()?;
+    let mut report = Report::new(plan, &stand)?;
+
+    // First, while no allocator has kept anything from earlier connections.
+    for contender in stand.contenders() {
+        if !contender.pids.is_empty() {
+            let kib = measure::idle(&stand, contender, plan.idle)
+                .with_context(|| format!("idle connections over {}", contender.name))?;
+            report.idle(contender.name, kib);
+        }
+    }
+    for round in 0..plan.rounds {
+        for mode in plan.modes {
+            for clients in plan.clients {
+                let case = format!("{mode}.c{clients}");
+                in_turns(&stand, round, &case, &mut report, |contender| {
+                    measure::pgbench(&stand, contender, mode, *clients, plan.duration, false)
+                })?;
+            }
+        }
+        in_turns(&stand, round, "connect", &mut report, |contender| {
+            measure::pgbench(&stand, contender, "simple", 8, plan.duration, true)
+        })?;
+        in_turns(&stand, round, "copy_out", &mut report, |contender| {
+            measure::copy_out(&stand, contender)
+        })?;
+    }
+
+    let table = report.table();
+    println!("{table}");
+    if docs {
+        report::into_docs(&table)?;
+    }
+    if let Some(path) = json {
+        std::fs::write(path, serde_json::to_string_pretty(&report.json())? + "\n")
+            .with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Measures each contender once; another one begins in each round.
+fn in_turns(
+    stand: &Stand,
+    round: u32,
+    case: &str,
+    report: &mut Report,
+    mut measure: impl FnMut(&Contender) -> Result<measure::Sample>,
+) -> Result<()> {
+    let contenders = stand.contenders();
+    for turn in 0..contenders.len() {
+        let contender = &contenders[(turn + round as usize) % contenders.len()];
+        let sample = measure(contender).with_context(|| {
+            format!(
+                "{case} over {}; lockgate's log:\n{}",
+                contender.name,
+                stand.log()
+            )
+        })?;
+        eprintln!(
+            "[bench] round {}, {case}, {}: {sample}",
+            round + 1,
+            contender.name
+        );
+        report.add(case, contender.name, sample);
+    }
+    Ok(())
+}

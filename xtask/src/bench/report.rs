@@ -1,0 +1,232 @@
+//! From samples to a table for people and a flat map for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+
+use anyhow::{Context, Result};
+use lockgate_tests::root;
+use serde_json::{Value, json};
+
+use super::Plan;
+use super::contender::Stand;
+use super::measure::Sample;
+
+const OTHERS: &[&str] = &["direct", "haproxy", "pgbouncer"];
+const BEGIN: &str = "<!-- begin: cargo xtask bench --docs -->";
+const END: &str = "<!-- end -->";
+
+/// All samples of a run.
+#[derive(Debug)]
+pub struct Report {
+    about: String,
+    /// case → contender → one sample per round.
+    samples: BTreeMap<String, BTreeMap<&'static str, Vec<Sample>>>,
+    /// The order in which cases came.
+    cases: Vec<String>,
+    idle_kib: BTreeMap<&'static str, f64>,
+}
+
+impl Report {
+    pub fn new(plan: &Plan, stand: &Stand) -> Result<Self> {
+        let cores = std::thread::available_parallelism()?;
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let about = format!(
+            "PostgreSQL {}, Linux {}, {cores} processors; {} rounds of {} s, medians",
+            stand.server_version()?,
+            kernel.trim(),
+            plan.rounds,
+            plan.duration.as_secs()
+        );
+        Ok(Self {
+            about,
+            samples: BTreeMap::new(),
+            cases: Vec::new(),
+            idle_kib: BTreeMap::new(),
+        })
+    }
+
+    pub fn add(&mut self, case: &str, contender: &'static str, sample: Sample) {
+        if !self.samples.contains_key(case) {
+            self.cases.push(case.to_owned());
+        }
+        let of_case = self.samples.entry(case.to_owned()).or_default();
+        of_case.entry(contender).or_default().push(sample);
+    }
+
+    pub fn idle(&mut self, contender: &'static str, kib: f64) {
+        eprintln!("[bench] idle connection, {contender}: {kib:.1} KiB");
+        self.idle_kib.insert(contender, kib);
+    }
+
+    /// `metrics`: from a dotted name to a number.
+    pub fn json(&self) -> Value {
+        let mut metrics = BTreeMap::new();
+        for case in &self.cases {
+            for contender in self.samples[case].keys() {
+                let unit = match case.as_str() {
+                    "copy_out" => "bytes_per_s",
+                    "connect" => "connections_per_s",
+                    _ => "tps",
+                };
+                let at = format!("pg.{case}.{contender}");
+                metrics.insert(
+                    format!("{at}.{unit}"),
+                    self.median(case, contender, |s| s.rate),
+                );
+                metrics.insert(
+                    format!("{at}.cpu_us"),
+                    self.median(case, contender, |s| s.cpu_us),
+                );
+                let latency = self.median(case, contender, |s| s.latency_us.unwrap_or(f64::NAN));
+                if latency.is_finite() {
+                    metrics.insert(format!("{at}.latency_us"), latency);
+                }
+            }
+            for other in OTHERS {
+                let ratio = self.ratio(case, other, |s| s.rate);
+                metrics.insert(format!("pg.{case}.throughput_vs_{other}"), ratio);
+                let ratio = self.ratio(case, other, |s| s.latency_us.unwrap_or(f64::NAN));
+                if ratio.is_finite() {
+                    metrics.insert(format!("pg.{case}.latency_vs_{other}"), ratio);
+                }
+                if *other != "direct" {
+                    let ratio = self.ratio(case, other, |s| s.cpu_us);
+                    metrics.insert(format!("pg.{case}.cpu_vs_{other}"), ratio);
+                }
+            }
+        }
+        for (contender, kib) in &self.idle_kib {
+            let name = match *contender {
+                "lockgate" => "pg.idle_kib".to_owned(),
+                other => format!("pg.idle_kib_{other}"),
+            };
+            metrics.insert(name, *kib);
+        }
+        // JSON has no infinity: a ratio to nothing is left out.
+        metrics.retain(|_, value| value.is_finite());
+        json!({ "about": self.about, "metrics": metrics })
+    }
+
+    /// Markdown.
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "{}.\n\n\
+             | | direct | HAProxy TCP | PgBouncer session | lockgate | of HAProxy's rate | of HAProxy's CPU |\n\
+             | --- | --- | --- | --- | --- | --- | --- |\n",
+            self.about
+        );
+        for case in &self.cases {
+            let cells: Vec<String> = ["direct", "haproxy", "pgbouncer", "lockgate"]
+                .map(|c| self.cell(case, c))
+                .into();
+            let _ = writeln!(
+                text,
+                "| {} | {} | {:.2} | {:.2} |",
+                title(case),
+                cells.join(" | "),
+                self.ratio(case, "haproxy", |s| s.rate),
+                self.ratio(case, "haproxy", |s| s.cpu_us)
+            );
+        }
+        let idle = |name| {
+            self.idle_kib
+                .get(name)
+                .map_or("–".into(), |kib| format!("{kib:.1}"))
+        };
+        let _ = writeln!(
+            text,
+            "| KiB per idle connection | – | {} | {} | {} | – | – |",
+            idle("haproxy"),
+            idle("pgbouncer"),
+            idle("lockgate")
+        );
+        text
+    }
+
+    fn cell(&self, case: &str, contender: &str) -> String {
+        let rate = self.median(case, contender, |s| s.rate);
+        let cpu = self.median(case, contender, |s| s.cpu_us);
+        let latency = self.median(case, contender, |s| s.latency_us.unwrap_or(f64::NAN));
+        let (rate, cpu) = match case {
+            "copy_out" => (
+                format!("{:.0} MB/s", rate / 1e6),
+                format!("{:.2} s/GB", cpu * 1e3),
+            ),
+            _ if rate < 10_000.0 => (format!("{rate:.0}/s"), format!("{cpu:.1} µs")),
+            _ => (format!("{:.1} k/s", rate / 1e3), format!("{cpu:.1} µs")),
+        };
+        let mut cell = rate;
+        if case.ends_with(".c1") {
+            let _ = write!(cell, ", {latency:.0} µs");
+        }
+        if contender != "direct" {
+            let _ = write!(cell, " / {cpu}");
+        }
+        cell
+    }
+
+    fn of(&self, case: &str, contender: &str) -> &[Sample] {
+        self.samples
+            .get(case)
+            .and_then(|c| c.get(contender))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    fn median(&self, case: &str, contender: &str, of: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.of(case, contender).iter().map(of).collect())
+    }
+
+    /// lockgate's in relation to another's, round by round.
+    fn ratio(&self, case: &str, other: &str, of: impl Fn(&Sample) -> f64) -> f64 {
+        let pairs = self.of(case, "lockgate").iter().zip(self.of(case, other));
+        median(pairs.map(|(ours, theirs)| of(ours) / of(theirs)).collect())
+    }
+}
+
+fn title(case: &str) -> String {
+    match case {
+        "connect" => "connect and ask once, 8 clients".into(),
+        "copy_out" => "COPY out, 97 MB".into(),
+        _ => match case.split_once(".c") {
+            Some((mode, "1")) => format!("{mode}, 1 client"),
+            Some((mode, clients)) => format!("{mode}, {clients} clients"),
+            None => case.into(),
+        },
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
+    }
+}
+
+/// Puts the table where docs/benchmarks.md has its place.
+pub fn into_docs(table: &str) -> Result<()> {
+    let path = root().join("docs/benchmarks.md");
+    let text = fs::read_to_string(&path)?;
+    let (head, rest) = text
+        .split_once(BEGIN)
+        .context("docs/benchmarks.md has no place for it")?;
+    let (_, tail) = rest
+        .split_once(END)
+        .context("docs/benchmarks.md has no end for it")?;
+    fs::write(path, format!("{head}{BEGIN}\n{table}{END}{tail}"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0]), 2.5);
+        assert!(median(Vec::new()).is_nan());
+    }
+}
