@@ -1,22 +1,40 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
 use lockgate_command::ConnectionId;
+use lockgate_config::{Bundle, TargetTls};
 use lockgate_sql::{Catalogue, Rows};
-use lockgate_tls::Upstream;
-use secrecy::{ExposeSecret, SecretString};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::gate::{DialError, Gate};
 
+mod connection;
+
 /// How long a server may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long a connection stays open that nobody asks over.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How often idle connections are looked for.
+const SWEEP: Duration = Duration::from_secs(10);
+
+/// Databases that are read at the same time.
+const AT_ONCE: usize = 8;
+
+/// Databases that are known at the same time.
+const DATABASES: usize = 512;
+
+/// Most bytes of text that a server may answer to the catalogue queries.
+const ANSWER: usize = 64 << 20;
 
 /// What is needed to look into a database.
 pub(crate) struct Access {
@@ -25,9 +43,11 @@ pub(crate) struct Access {
     pub(crate) database: String,
     pub(crate) user: String,
     pub(crate) password: Option<SecretString>,
-    pub(crate) upstream: Upstream,
     pub(crate) original: SocketAddr,
     pub(crate) matched_name: Option<String>,
+    pub(crate) tls: TargetTls,
+    /// Has the CA's certificate.
+    pub(crate) bundle: Arc<Bundle>,
 }
 
 /// Why there is no catalogue.
@@ -43,7 +63,7 @@ pub(crate) enum NoCatalogue {
     #[error("the catalogue connection failed: {0}")]
     Io(#[from] io::Error),
     /// The server refused.
-    #[error("the server refused the catalogue connection: {0}")]
+    #[error("the server refused the catalogue connection: {}", in_full(.0))]
     Server(#[from] tokio_postgres::Error),
     /// The answers have another form.
     #[error(transparent)]
@@ -51,44 +71,89 @@ pub(crate) enum NoCatalogue {
     /// It took too long.
     #[error("the server did not answer the catalogue queries within {} s", PATIENCE.as_secs())]
     Slow,
+    /// More than a catalogue can be.
+    #[error("the catalogue of the database is larger than {} MiB of text", ANSWER >> 20)]
+    TooLarge,
+    /// Clients ask for ever more databases.
+    #[error("{DATABASES} databases are in use already")]
+    TooMany,
     /// It has no encoding.
     #[error("the catalogue cannot be handed over: {0}")]
     Encode(#[from] postcard::Error),
 }
 
-/// Catalogues by target and database, each read over a connection that stays
-/// open: a cheap fingerprint tells whether the catalogue has to be read anew.
-/// So what is given out is not older than what the asker allows.
+/// tokio-postgres says only `db error`, and the rest one level down.
+fn in_full(error: &tokio_postgres::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+/// Catalogues by server and database, each read over a connection that stays
+/// open while it is used: a cheap fingerprint tells whether the catalogue has
+/// to be read anew.
+///
+/// Staleness: what is given out was seen at the server after the question minus
+/// the asker's `max_age`. So a change that was committed longer ago than
+/// `max_age` is always in it, and with a `max_age` of 0 every change committed
+/// before the question.
 #[derive(Clone)]
 pub(crate) struct Catalogues {
-    databases: Arc<Mutex<HashMap<(String, String), Arc<tokio::sync::Mutex<Database>>>>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    databases: Mutex<HashMap<Key, Arc<tokio::sync::Mutex<Database>>>>,
+    reading: Semaphore,
     gate: Gate,
-    first_epoch: u64,
+    next_epoch: AtomicU64,
+}
+
+/// Two servers of one target are two: they may differ.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    target: String,
+    server: SocketAddr,
+    database: String,
 }
 
 /// One database.
-#[derive(Default)]
 struct Database {
     client: Option<Client>,
     read: Option<Read>,
+    used: Instant,
 }
 
 struct Read {
     epoch: u64,
     fingerprint: String,
     bytes: Arc<Vec<u8>>,
+    /// Just before the server was asked.
     checked: Instant,
 }
 
 impl Catalogues {
     /// `first_epoch` must be above every epoch that earlier keepers gave out:
-    /// a time in nanoseconds will do.
+    /// a time in nanoseconds will do. Must be called within a tokio runtime.
     pub(crate) fn new(gate: Gate, first_epoch: u64) -> Self {
-        Self {
-            databases: Arc::default(),
+        let shared = Arc::new(Shared {
+            databases: Mutex::default(),
+            reading: Semaphore::new(AT_ONCE),
             gate,
-            first_epoch,
-        }
+            next_epoch: AtomicU64::new(first_epoch),
+        });
+        let swept = Arc::downgrade(&shared);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                match swept.upgrade() {
+                    Some(shared) => shared.close_idle(IDLE),
+                    None => return,
+                }
+            }
+        });
+        Self { shared }
     }
 
     /// The catalogue in postcard and its epoch, seen at the server within the
@@ -99,69 +164,148 @@ impl Catalogues {
         max_age: Duration,
     ) -> Result<(u64, Arc<Vec<u8>>), NoCatalogue> {
         let asked = Instant::now();
-        let key = (access.target.clone(), access.database.clone());
-        let database = {
-            let mut databases = self
-                .databases
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner());
-            databases.entry(key).or_default().clone()
+        let key = Key {
+            target: access.target.clone(),
+            server: access.original,
+            database: access.database.clone(),
         };
-        let mut database = database.lock().await;
-        if let Some(read) = &database.read
-            && (read.checked > asked || read.checked.elapsed() < max_age)
-        {
-            return Ok((read.epoch, read.bytes.clone()));
+        let database = self.shared.database(&key)?;
+        let work = async {
+            let mut database = database.lock().await;
+            database.used = Instant::now();
+            if let Some(read) = &database.read
+                && (read.checked > asked || asked.duration_since(read.checked) < max_age)
+            {
+                return Ok((read.epoch, read.bytes.clone()));
+            }
+            // The semaphore is never closed.
+            let _permit = self.shared.reading.acquire().await;
+            self.shared.refresh(&mut database, &access).await
+        };
+        let result = tokio::time::timeout(PATIENCE, Box::pin(work)).await;
+        let result = result.unwrap_or(Err(NoCatalogue::Slow));
+        if result.is_err() {
+            self.shared.forget_unread(&key, &database);
         }
-        let result = tokio::time::timeout(PATIENCE, self.refresh(&mut database, &access)).await;
-        match result.unwrap_or(Err(NoCatalogue::Slow)) {
-            Ok(()) => {}
-            Err(error) => {
-                // The next one begins with a new connection.
-                database.client = None;
-                return Err(error);
+        result
+    }
+
+    /// Forgets everything: connections made under another configuration are
+    /// not used under this one.
+    pub(crate) fn forget(&self) {
+        lock(&self.shared.databases).clear();
+    }
+
+    /// For operators.
+    pub(crate) fn status(&self) -> Value {
+        let databases = lock(&self.shared.databases);
+        let all = databases.iter().map(|(key, database)| {
+            let mut row = json!({
+                "target": key.target,
+                "server": key.server,
+                "database": key.database,
+            });
+            // One that is being read has nothing to say now.
+            if let Ok(database) = database.try_lock() {
+                row["connected"] = database.client.is_some().into();
+                if let Some(read) = &database.read {
+                    row["epoch"] = read.epoch.into();
+                    row["checked_ms_ago"] = (read.checked.elapsed().as_millis() as u64).into();
+                }
+            }
+            row
+        });
+        all.collect()
+    }
+}
+
+impl Shared {
+    fn database(&self, key: &Key) -> Result<Arc<tokio::sync::Mutex<Database>>, NoCatalogue> {
+        let mut databases = lock(&self.databases);
+        if let Some(known) = databases.get(key) {
+            return Ok(known.clone());
+        }
+        if databases.len() >= DATABASES {
+            // Those in use, or used lately, stay.
+            databases.retain(|_, database| {
+                database
+                    .try_lock()
+                    .map_or(true, |database| database.client.is_some())
+            });
+            if databases.len() >= DATABASES {
+                return Err(NoCatalogue::TooMany);
             }
         }
-        match &database.read {
-            Some(read) => Ok((read.epoch, read.bytes.clone())),
-            None => Err(NoCatalogue::Slow),
+        let fresh = Arc::new(tokio::sync::Mutex::new(Database {
+            client: None,
+            read: None,
+            used: Instant::now(),
+        }));
+        databases.insert(key.clone(), fresh.clone());
+        Ok(fresh)
+    }
+
+    /// Clients may ask for databases that do not exist.
+    fn forget_unread(&self, key: &Key, database: &Arc<tokio::sync::Mutex<Database>>) {
+        let mut databases = lock(&self.databases);
+        let unread = database
+            .try_lock()
+            .is_ok_and(|database| database.read.is_none());
+        let same = databases
+            .get(key)
+            .is_some_and(|known| Arc::ptr_eq(known, database));
+        if unread && same {
+            databases.remove(key);
         }
     }
 
-    async fn refresh(&self, database: &mut Database, access: &Access) -> Result<(), NoCatalogue> {
+    fn close_idle(&self, idle: Duration) {
+        for database in lock(&self.databases).values() {
+            if let Ok(mut database) = database.try_lock()
+                && database.used.elapsed() >= idle
+            {
+                database.client = None;
+            }
+        }
+    }
+
+    async fn refresh(
+        &self,
+        database: &mut Database,
+        access: &Access,
+    ) -> Result<(u64, Arc<Vec<u8>>), NoCatalogue> {
+        // Whatever goes wrong, the next one begins with a new connection.
         let open = database.client.take().filter(|client| !client.is_closed());
         // A connection of before may have died without notice: try once more.
         let mut retry = open.is_some();
         let mut client = match open {
             Some(client) => client,
-            None => connect(&self.gate, access).await?,
+            None => connection::connect(&self.gate, access).await?,
         };
         loop {
-            let started = Instant::now();
-            match self.read(&client, database.read.as_ref()).await {
+            match self.read(&client, database.read.as_mut()).await {
+                Ok(None) => {}
                 Ok(Some(read)) => database.read = Some(read),
-                Ok(None) => {
-                    if let Some(read) = &mut database.read {
-                        read.checked = started;
-                    }
-                }
                 Err(NoCatalogue::Server(_)) if retry => {
                     retry = false;
-                    client = connect(&self.gate, access).await?;
+                    client = connection::connect(&self.gate, access).await?;
                     continue;
                 }
                 Err(error) => return Err(error),
             }
             database.client = Some(client);
-            return Ok(());
+            return match &database.read {
+                Some(read) => Ok((read.epoch, read.bytes.clone())),
+                None => Err(NoCatalogue::Slow),
+            };
         }
     }
 
-    /// None if nothing has changed.
+    /// None if nothing has changed; `known` is marked as seen then.
     async fn read(
         &self,
         client: &Client,
-        known: Option<&Read>,
+        known: Option<&mut Read>,
     ) -> Result<Option<Read>, NoCatalogue> {
         let checked = Instant::now();
         // One snapshot for the fingerprint and all that it stands for.
@@ -170,23 +314,27 @@ impl Catalogues {
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = pg_catalog",
             )
             .await?;
-        let fingerprint = rows(client, Catalogue::FINGERPRINT).await?;
+        let mut room = ANSWER;
+        let fingerprint = rows(client, Catalogue::FINGERPRINT, &mut room).await?;
         let fingerprint = fingerprint
             .into_iter()
             .flatten()
             .flatten()
             .next()
             .unwrap_or_default();
-        if known.is_some_and(|known| known.fingerprint == fingerprint) {
+        if let Some(known) = known
+            && known.fingerprint == fingerprint
+        {
             client.batch_execute("COMMIT").await?;
+            known.checked = checked;
             return Ok(None);
         }
         let mut answers = Vec::with_capacity(Catalogue::QUERIES.len());
         for query in Catalogue::QUERIES {
-            answers.push(rows(client, query).await?);
+            answers.push(rows(client, query, &mut room).await?);
         }
         client.batch_execute("COMMIT").await?;
-        let epoch = known.map_or(self.first_epoch, |known| known.epoch + 1);
+        let epoch = self.next_epoch.fetch_add(1, Relaxed);
         let catalogue = Catalogue::from_rows(epoch, &answers)?;
         let bytes = Arc::new(postcard::to_stdvec(&catalogue)?);
         Ok(Some(Read {
@@ -198,159 +346,25 @@ impl Catalogues {
     }
 }
 
-async fn rows(client: &Client, query: &str) -> Result<Rows, tokio_postgres::Error> {
-    let messages = client.simple_query(query).await?;
-    Ok(messages
-        .into_iter()
-        .filter_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(
-                (0..row.len())
-                    .map(|column| row.get(column).map(str::to_owned))
-                    .collect(),
-            ),
-            _ => None,
-        })
-        .collect())
+/// The rows of `query`; their text is taken off `room`.
+async fn rows(client: &Client, query: &str, room: &mut usize) -> Result<Rows, NoCatalogue> {
+    let mut messages = std::pin::pin!(client.simple_query_raw(query).await?);
+    let mut rows = Rows::new();
+    while let Some(message) = messages.try_next().await? {
+        let SimpleQueryMessage::Row(row) = message else {
+            continue;
+        };
+        let values = (0..row.len()).map(|column| row.get(column).map(str::to_owned));
+        let values: Vec<Option<String>> = values.collect();
+        let text: usize = values.iter().flatten().map(String::len).sum();
+        *room = room.checked_sub(text).ok_or(NoCatalogue::TooLarge)?;
+        rows.push(values);
+    }
+    Ok(rows)
 }
 
-async fn connect(gate: &Gate, access: &Access) -> Result<Client, NoCatalogue> {
-    let mut config = tokio_postgres::Config::new();
-    config
-        .user(&access.user)
-        .dbname(&access.database)
-        .application_name("lockgate catalogue")
-        .options("-c statement_timeout=8s -c standard_conforming_strings=on");
-    if let Some(password) = &access.password {
-        config.password(password.expose_secret());
-    }
-    let mut socket = gate.dial_for(access.connection).await?;
-    if !access.upstream.is_on() {
-        return establish(&config, socket, false).await;
-    }
-    /// SSLRequest (PostgreSQL protocol, section 54.7).
-    const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
-    socket.write_all(&SSL_REQUEST).await?;
-    if socket.read_u8().await? != b'S' {
-        return Err(io::Error::other("the server offers no TLS").into());
-    }
-    let name = access.matched_name.as_deref();
-    let tls = access
-        .upstream
-        .connect(socket, name, access.original.ip())
-        .await?;
-    establish(&config, tls, access.upstream.verifies_in_full()).await
-}
-
-async fn establish<S>(
-    config: &tokio_postgres::Config,
-    stream: S,
-    verified: bool,
-) -> Result<Client, NoCatalogue>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let stream = Guarded {
-        stream,
-        state: if verified { None } else { Some(Vec::new()) },
-    };
-    let (client, connection) = config.connect_raw(stream, NoTls).await?;
-    tokio::spawn(async move {
-        // Whoever uses the client sees the same error.
-        let _ = connection.await;
-    });
-    Ok(client)
-}
-
-/// Ends the connection before the client answers a request for the password
-/// itself, or for its MD5 form, from a server that is not verified.
-struct Guarded<S> {
-    stream: S,
-    /// What was received before the authentication request; none once it is
-    /// known to be harmless.
-    state: Option<Vec<u8>>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
-        if let Some(seen) = &mut this.state {
-            seen.extend_from_slice(&buffer.filled()[before..]);
-            match harmless(seen) {
-                Some(true) => this.state = None,
-                Some(false) => {
-                    return Poll::Ready(Err(io::Error::other(
-                        "the server asks for the password itself; it is sent only over `tls.upstream = \"verify-full\"`",
-                    )));
-                }
-                None => {}
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// Whether the server's first authentication request is one for neither
-/// cleartext (3) nor MD5 (5); none if it is not there yet.
-fn harmless(mut seen: &[u8]) -> Option<bool> {
-    loop {
-        let (&tag, rest) = seen.split_first()?;
-        let length = u32::from_be_bytes(rest.get(..4)?.try_into().ok()?) as usize;
-        let body = rest.get(4..length.max(4))?;
-        match tag {
-            b'R' => {
-                let code = u32::from_be_bytes(body.get(..4)?.try_into().ok()?);
-                return Some(!matches!(code, 3 | 5));
-            }
-            // Notices and errors may come first.
-            _ => seen = &rest[length.max(4)..],
-        }
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
-        let mut out = vec![tag];
-        out.extend((body.len() as u32 + 4).to_be_bytes());
-        out.extend(body);
-        out
-    }
-
-    #[test]
-    fn a_request_for_the_password_is_seen_however_it_is_cut() {
-        for (code, expected) in [(3u32, false), (5, false), (10, true), (0, true)] {
-            let mut bytes = message(b'N', b"SNOTICE\0\0");
-            bytes.extend(message(b'R', &code.to_be_bytes()));
-            for cut in 0..bytes.len() {
-                assert_eq!(harmless(&bytes[..cut]), None, "{code} cut at {cut}");
-            }
-            assert_eq!(harmless(&bytes), Some(expected));
-        }
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }

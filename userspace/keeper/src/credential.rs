@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use lockgate_command::ConnectionId;
-use lockgate_config::{Secrets, Target};
+use lockgate_config::{Secrets, Target, UpstreamTls};
 use lockgate_ipc::{LoginPlan, Reply, SecretBytes, UpstreamAuth};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, ScramSha256};
@@ -14,13 +14,38 @@ use secrecy::{ExposeSecret, SecretString};
 pub(crate) struct Credentials {
     secrets: Secrets,
     logins: HashMap<ConnectionId, Login>,
+    begun: u64,
 }
 
 /// A login that has begun.
 struct Login {
+    /// Tells it from others of the same connection.
+    number: u64,
     user: String,
     password: Option<SecretString>,
+    /// Whether the configuration lets nobody but the verified server have the
+    /// password, so that it may be given to the proxy.
+    verified_only: bool,
     scram: Option<ScramSha256>,
+}
+
+/// A SCRAM exchange that is taken out for the time of its costly step.
+pub(crate) struct Proving {
+    connection: ConnectionId,
+    number: u64,
+    scram: ScramSha256,
+}
+
+impl Proving {
+    /// The client-final-message's proof: PBKDF2 with as many iterations as the
+    /// server wishes, up to a hundred thousand. Takes milliseconds; not to be
+    /// done on a thread that others wait for.
+    pub(crate) fn prove(mut self, server_first: &[u8]) -> Result<Self, NoLogin> {
+        match self.scram.update(server_first) {
+            Ok(()) => Ok(self),
+            Err(why) => Err(NoLogin::Scram(why.to_string())),
+        }
+    }
 }
 
 /// Why there is no login.
@@ -119,11 +144,14 @@ impl Credentials {
             Some(_) => UpstreamAuth::Password,
             None => UpstreamAuth::None,
         };
+        self.begun += 1;
         self.logins.insert(
             connection,
             Login {
+                number: self.begun,
                 user: user.clone(),
                 password,
+                verified_only: target.tls.upstream == UpstreamTls::VerifyFull,
                 scram: None,
             },
         );
@@ -150,18 +178,31 @@ impl Credentials {
         Ok(Reply::Sasl(first))
     }
 
-    /// The client-final-message.
-    pub(crate) fn scram_continue(
-        &mut self,
-        connection: ConnectionId,
-        server_first: &[u8],
-    ) -> Result<Reply, NoLogin> {
-        let scram = self.begun(connection)?.scram.as_mut();
-        let scram = scram.ok_or(NoLogin::NotBegun(connection))?;
-        scram
-            .update(server_first)
-            .map_err(|why| NoLogin::Scram(why.to_string()))?;
-        Ok(Reply::Sasl(scram.message().to_vec()))
+    /// Takes the exchange out, to be proven.
+    pub(crate) fn scram_take(&mut self, connection: ConnectionId) -> Result<Proving, NoLogin> {
+        let login = self.begun(connection)?;
+        let scram = login.scram.take().ok_or(NoLogin::NotBegun(connection))?;
+        Ok(Proving {
+            connection,
+            number: login.number,
+            scram,
+        })
+    }
+
+    /// The client-final-message of a proven exchange.
+    pub(crate) fn scram_proven(&mut self, proving: Proving) -> Result<Reply, NoLogin> {
+        let Proving {
+            connection,
+            number,
+            scram,
+        } = proving;
+        let login = self.begun(connection)?;
+        if login.number != number || login.scram.is_some() {
+            return Err(NoLogin::NotBegun(connection));
+        }
+        let reply = Reply::Sasl(scram.message().to_vec());
+        login.scram = Some(scram);
+        Ok(reply)
     }
 
     /// Whether the server has proven that it knows the password.
@@ -190,6 +231,10 @@ impl Credentials {
             return Err(NoLogin::Unverified);
         }
         let login = self.begun(connection)?;
+        // The proxy's word alone is not enough.
+        if !login.verified_only {
+            return Err(NoLogin::Unverified);
+        }
         let password = login
             .password
             .as_ref()
@@ -206,6 +251,11 @@ impl Credentials {
     /// The connection has ended.
     pub(crate) fn release(&mut self, connection: ConnectionId) {
         self.logins.remove(&connection);
+    }
+
+    /// Forgets the logins of all other connections.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(ConnectionId) -> bool) {
+        self.logins.retain(|connection, _| keep(*connection));
     }
 
     fn begun(&mut self, connection: ConnectionId) -> Result<&mut Login, NoLogin> {
@@ -255,6 +305,58 @@ mod tests {
     }
 
     #[test]
+    fn the_proxy_cannot_claim_what_the_configuration_does_not_ask_for() {
+        for upstream in [UpstreamTls::Disable, UpstreamTls::VerifyCa] {
+            let mut target = bundle().config.targets[0].clone();
+            target.tls.upstream = upstream;
+            let mut credentials = credentials();
+            credentials.login(ONE, "report", &target).unwrap();
+            let claimed = credentials.password(ONE, None, true);
+            assert_eq!(claimed.unwrap_err(), NoLogin::Unverified);
+        }
+    }
+
+    #[test]
+    fn a_login_that_began_anew_is_not_finished_by_an_older_proof() {
+        let bundle = bundle();
+        let mut credentials = credentials();
+        let target = &bundle.config.targets[0];
+        let begin = |credentials: &mut Credentials| {
+            credentials.login(ONE, "report", target).unwrap();
+            let Reply::Sasl(first) = credentials.scram_start(ONE, None, false).unwrap() else {
+                panic!("no SASL message")
+            };
+            let first = String::from_utf8(first).unwrap();
+            first.split_once("r=").unwrap().1.to_owned()
+        };
+        let nonce = begin(&mut credentials);
+        let older = credentials.scram_take(ONE).unwrap();
+        let server_first = format!("r={nonce}x,s=c2FsdHNhbHQ=,i=4096");
+        let older = older.prove(server_first.as_bytes()).unwrap();
+        begin(&mut credentials);
+        let late = credentials.scram_proven(older);
+        assert_eq!(late.unwrap_err(), NoLogin::NotBegun(ONE));
+    }
+
+    #[test]
+    fn a_server_cannot_make_keeper_count_for_ever() {
+        let bundle = bundle();
+        let mut credentials = credentials();
+        credentials
+            .login(ONE, "report", &bundle.config.targets[0])
+            .unwrap();
+        let Reply::Sasl(first) = credentials.scram_start(ONE, None, false).unwrap() else {
+            panic!("no SASL message")
+        };
+        let first = String::from_utf8(first).unwrap();
+        let nonce = first.split_once("r=").unwrap().1;
+        let server_first = format!("r={nonce}x,s=c2FsdHNhbHQ=,i=4294967295");
+        let proving = credentials.scram_take(ONE).unwrap();
+        let result = proving.prove(server_first.as_bytes());
+        assert!(matches!(result, Err(NoLogin::Scram(_))));
+    }
+
+    #[test]
     fn another_workload_or_target_has_no_login() {
         let bundle = bundle();
         let mut credentials = credentials();
@@ -277,9 +379,9 @@ mod tests {
         let first = String::from_utf8(first).unwrap();
         let nonce = first.split_once("r=").unwrap().1.to_owned();
         let server_first = format!("r={nonce}server,s=c2FsdHNhbHQ=,i=4096");
-        credentials
-            .scram_continue(ONE, server_first.as_bytes())
-            .unwrap();
+        let proving = credentials.scram_take(ONE).unwrap();
+        let proving = proving.prove(server_first.as_bytes()).unwrap();
+        credentials.scram_proven(proving).unwrap();
         let forged = b"v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
         let result = credentials.scram_finish(ONE, forged);
         assert!(matches!(result, Err(NoLogin::Scram(_))), "{result:?}");

@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::Uri;
-use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use lockgate_command::ConnectionId;
 use lockgate_ipc::{Channel, KeeperToGate};
@@ -14,6 +13,9 @@ use tokio::sync::oneshot;
 
 /// How long gate may take; it gives up on connect(2) after ten seconds itself.
 const PATIENCE: Duration = Duration::from_secs(12);
+
+/// Port of ClickHouse's HTTP interface, where the URL names none.
+const CLICKHOUSE_PORT: u16 = 8123;
 
 /// Sockets. keeper opens none of its own: gate's are exempt from the redirect,
 /// and gate alone decides from which namespace.
@@ -50,16 +52,25 @@ impl Gate {
 
     /// The channel ended. True if it was the current one.
     pub(crate) fn disconnect(&self, channel: &Arc<Channel>) -> bool {
-        let mut shared = self.lock();
-        let current = shared
-            .channel
-            .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(known, channel));
+        let current = self.is_current(channel);
         if current {
+            let mut shared = self.lock();
             shared.channel = None;
             shared.waiting.clear();
         }
         current
+    }
+
+    /// Whether `channel` leads to the gate of now.
+    pub(crate) fn is_current(&self, channel: &Arc<Channel>) -> bool {
+        let shared = self.lock();
+        let current = shared.channel.as_ref();
+        current.is_some_and(|current| Arc::ptr_eq(current, channel))
+    }
+
+    /// Whether there is a gate.
+    pub(crate) fn is_there(&self) -> bool {
+        self.lock().channel.is_some()
     }
 
     /// gate's answer.
@@ -92,18 +103,16 @@ impl Gate {
             shared.waiting.insert(dial, sender);
             (channel, dial)
         };
+        // Whoever asked may be dropped at any await below.
+        let _forget = Forget { gate: self, dial };
         channel
             .send(&ask(dial), None)
             .await
             .map_err(|_| DialError::Away)?;
         let answer = tokio::time::timeout(PATIENCE, answer).await;
-        let fd = match answer {
-            Ok(answer) => answer.map_err(|_| DialError::Away)??,
-            Err(_) => {
-                self.lock().waiting.remove(&dial);
-                return Err(DialError::Away);
-            }
-        };
+        let fd = answer
+            .map_err(|_| DialError::Away)?
+            .map_err(|_| DialError::Away)??;
         let failed = |error: std::io::Error| DialError::Failed(error.to_string());
         let socket = std::net::TcpStream::from(fd);
         socket.set_nonblocking(true).map_err(failed)?;
@@ -117,17 +126,26 @@ impl Gate {
     }
 }
 
+/// Takes a question off the list, however it ended.
+struct Forget<'a> {
+    gate: &'a Gate,
+    dial: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.gate.lock().waiting.remove(&self.dial);
+    }
+}
+
 /// HTTP connections over gate's sockets.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpConnector(pub(crate) Gate);
 
-/// A socket as hyper takes it.
-pub(crate) struct HttpStream(TokioIo<TcpStream>);
-
 impl tower_service::Service<Uri> for HttpConnector {
-    type Response = HttpStream;
+    type Response = TokioIo<TcpStream>;
     type Error = std::io::Error;
-    type Future = std::pin::Pin<Box<dyn Future<Output = std::io::Result<HttpStream>> + Send>>;
+    type Future = std::pin::Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Poll::Ready(Ok(()))
@@ -141,55 +159,11 @@ impl tower_service::Service<Uri> for HttpConnector {
                     "audit.clickhouse.url must begin with http://; put TLS in front of it where the network is not trusted",
                 ));
             }
-            let host = uri
-                .host()
-                .unwrap_or_default()
-                .trim_matches(['[', ']'])
-                .to_owned();
-            let socket = gate.dial(host, uri.port_u16().unwrap_or(8123)).await;
-            Ok(HttpStream(TokioIo::new(
-                socket.map_err(std::io::Error::other)?,
-            )))
+            let host = uri.host().unwrap_or_default();
+            let host = host.trim_matches(['[', ']']).to_owned();
+            let port = uri.port_u16().unwrap_or(CLICKHOUSE_PORT);
+            let socket = gate.dial(host, port).await;
+            Ok(TokioIo::new(socket.map_err(std::io::Error::other)?))
         })
-    }
-}
-
-impl Connection for HttpStream {
-    fn connected(&self) -> Connected {
-        Connected::new()
-    }
-}
-
-impl hyper::rt::Read for HttpStream {
-    fn poll_read(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.get_mut().0).poll_read(cx, buffer)
-    }
-}
-
-impl hyper::rt::Write for HttpStream {
-    fn poll_write(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        std::pin::Pin::new(&mut self.get_mut().0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.get_mut().0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(
-        self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
     }
 }

@@ -60,7 +60,10 @@ fn answer(request: &Request<Incoming>, status: &impl Fn() -> Value) -> Response<
             "text/plain; version=0.0.4",
             render(&status()),
         ),
-        (&Method::GET, "/healthz") => (StatusCode::OK, "text/plain", "ok\n".into()),
+        (&Method::GET, "/healthz") => match trouble(&status()) {
+            None => (StatusCode::OK, "text/plain", "ok\n".into()),
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, "text/plain", why),
+        },
         (&Method::GET, _) => (
             StatusCode::NOT_FOUND,
             "text/plain",
@@ -79,6 +82,20 @@ fn answer(request: &Request<Incoming>, status: &impl Fn() -> Value) -> Response<
         hyper::header::HeaderValue::from_static(kind),
     );
     response
+}
+
+/// Why lockgate is not well, as far as keeper can tell.
+fn trouble(status: &Value) -> Option<String> {
+    if let Some(error) = status
+        .pointer("/keeper/record/error")
+        .and_then(Value::as_str)
+    {
+        return Some(format!("the record: {error}\n"));
+    }
+    match status.pointer("/keeper/gate") {
+        Some(Value::Bool(true)) => None,
+        _ => Some("the gate process is not there\n".into()),
+    }
 }
 
 /// One family per line: name, type, help, where its value is.
@@ -253,6 +270,18 @@ fn escape(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let well = serde_json::json!({ "keeper": { "gate": true, "record": { "error": null } } });
+        assert_eq!(trouble(&well), None);
+        let mut ill = well.clone();
+        ill["keeper"]["record"]["error"] = "disk full".into();
+        assert!(trouble(&ill).unwrap().contains("disk full"));
+        let mut ill = well;
+        ill["keeper"]["gate"] = false.into();
+        assert!(trouble(&ill).unwrap().contains("gate"));
+    }
 
     #[test]
     fn numbers_of_all_three_are_rendered() {

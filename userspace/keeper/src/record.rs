@@ -6,28 +6,26 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use lockgate_audit::{
-    ClickHouse, ClickHouseSettings, Event, EventKind, SealError, Sealer, SegmentName, Spool,
-    SpoolError, SpoolReader, SpoolSettings, SpoolWriter, Store,
+    Event, EventKind, SealError, Sealer, SegmentName, Spool, SpoolError, SpoolReader,
+    SpoolSettings, SpoolWriter, Store,
 };
 use lockgate_config::Audit;
 use lockgate_ipc::SegmentId;
 use serde::Serialize;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::gate::{Gate, HttpConnector};
+use crate::attested::Generation;
+
+mod shipping;
+
+pub(crate) use shipping::ship;
 
 /// How often open segments are looked at.
-const FOLLOW: Duration = Duration::from_millis(100);
+const FOLLOW: Duration = Duration::from_millis(50);
 
 /// Events sealed in one transaction.
 const SEALED_AT_ONCE: usize = 4096;
-
-/// Events shipped in one batch.
-const BATCH: u32 = 50_000;
-
-/// Between two attempts to ship, at first and at most.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// The record: hands out spool segments, seals what is in them into the store.
 /// A thread of its own does it, since it waits for the disk.
@@ -66,25 +64,28 @@ enum Order {
     },
     Bounds(SpoolSettings),
     Note(String),
+    /// Answered when everything is sealed that is there.
+    Finish(oneshot::Sender<()>),
 }
 
 /// Who writes a stream: a worker of one proxy. A proxy that is started anew is
 /// another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Writer {
-    pub(crate) generation: u64,
+    pub(crate) generation: Generation,
     pub(crate) worker: u32,
 }
 
 impl Record {
     /// Opens spool and store in `state_dir` and begins to seal what is left
-    /// there from before.
+    /// there from before. The receiver is closed if the sealing thread ends:
+    /// nothing is recorded then, so keeper must end as well.
     pub(crate) fn start(
         state_dir: &Path,
         host: &str,
         boot: Uuid,
         audit: &Audit,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<(Self, oneshot::Receiver<()>)> {
         let spool = Spool::open(&state_dir.join("spool"), boot, bounds(audit))?;
         let store = Store::open(&store_path(state_dir))?;
         let (orders, inbox) = channel();
@@ -95,12 +96,17 @@ impl Record {
             readers: HashMap::new(),
             streams: HashMap::new(),
             own: None,
+            finishing: None,
             numbers: numbers.clone(),
         };
+        let (alive, ended) = oneshot::channel();
         std::thread::Builder::new()
             .name("seal".into())
-            .spawn(move || sealing.run(&inbox))?;
-        Ok(Self { orders, numbers })
+            .spawn(move || {
+                let _alive = alive;
+                sealing.run(&inbox);
+            })?;
+        Ok((Self { orders, numbers }, ended))
     }
 
     /// A fresh segment for `writer`.
@@ -122,6 +128,16 @@ impl Record {
     /// Records something about the agent itself.
     pub(crate) fn note(&self, what: String) {
         let _ = self.orders.send(Order::Note(what));
+    }
+
+    /// Returns when everything is sealed that is there, keeper's own events
+    /// too. Nothing may be noted after that.
+    pub(crate) async fn finish(&self) {
+        let (answer, waits) = oneshot::channel();
+        // Without the thread there is nothing to wait for.
+        if self.orders.send(Order::Finish(answer)).is_ok() {
+            let _ = waits.await;
+        }
     }
 
     /// How it stands.
@@ -161,6 +177,7 @@ struct Sealing {
     streams: HashMap<Writer, (u32, u32)>,
     /// keeper's own events.
     own: Option<(SpoolWriter, u32, u32)>,
+    finishing: Option<oneshot::Sender<()>>,
     numbers: Arc<Mutex<Numbers>>,
 }
 
@@ -176,12 +193,20 @@ impl Sealing {
                 self.obey(order);
             }
             let result = self.round();
-            let error = result.err().map(|why| why.to_string());
-            if let Some(error) = &error {
-                tracing::error!(%error, "the record cannot be sealed");
-            }
+            let error = result.err().map(|why| format!("{why:#}"));
             let mut numbers = lock(&self.numbers);
+            if numbers.error != error {
+                match &error {
+                    Some(error) => tracing::error!(%error, "the record cannot be sealed"),
+                    None => tracing::info!("the record is sealed again"),
+                }
+            }
             numbers.error = error;
+            drop(numbers);
+            if let Some(finishing) = self.finishing.take() {
+                // Who waits may have been ended.
+                let _ = finishing.send(());
+            }
         }
     }
 
@@ -198,6 +223,10 @@ impl Sealing {
                 if let Err(error) = self.note(&what) {
                     tracing::error!(%error, %what, "an event of the agent is not in the record");
                 }
+            }
+            Order::Finish(answer) => {
+                self.own = None;
+                self.finishing = Some(answer);
             }
         }
     }
@@ -326,94 +355,4 @@ impl Sealing {
 enum Trouble {
     Damaged(String),
     Later(anyhow::Error),
-}
-
-/// Ships the record to ClickHouse until `settings` says another place or none.
-/// Never blocks a command: it reads from the store what is sealed already.
-pub(crate) async fn ship(
-    state_dir: PathBuf,
-    gate: Gate,
-    numbers: Arc<Mutex<Numbers>>,
-    mut settings: watch::Receiver<Option<ClickHouseSettings>>,
-) {
-    loop {
-        let current = settings.borrow_and_update().clone();
-        let Some(current) = current else {
-            lock(&numbers).unshipped = None;
-            if settings.changed().await.is_err() {
-                return;
-            }
-            continue;
-        };
-        let connector = HttpConnector(gate.clone());
-        let shipping = async {
-            let server = ClickHouse::over(connector, current).map_err(anyhow::Error::from)?;
-            ship_to(&state_dir, &server, &numbers).await
-        };
-        tokio::select! {
-            result = shipping => {
-                if let Err(error) = result {
-                    tracing::error!(%error, "nothing is shipped to ClickHouse until the configuration changes");
-                    lock(&numbers).clickhouse_error = Some(error.to_string());
-                }
-                if settings.changed().await.is_err() {
-                    return;
-                }
-            }
-            changed = settings.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
-async fn ship_to(
-    state_dir: &Path,
-    server: &ClickHouse,
-    numbers: &Mutex<Numbers>,
-) -> anyhow::Result<()> {
-    let path = store_path(state_dir);
-    let store = Arc::new(Mutex::new(
-        tokio::task::spawn_blocking(move || Store::open(&path)).await??,
-    ));
-    let mut migrated = false;
-    let mut retry = RETRY.0;
-    loop {
-        let shipped = async {
-            if !migrated {
-                server.migrate().await?;
-                migrated = true;
-            }
-            let taken = store.clone();
-            let next = tokio::task::spawn_blocking(move || {
-                let mut store = lock(&taken);
-                let unshipped = store.unshipped()?;
-                Ok::<_, anyhow::Error>((store.next_batch(BATCH)?, unshipped))
-            });
-            let (batch, unshipped) = next.await??;
-            lock(numbers).unshipped = Some(unshipped);
-            let Some(batch) = batch else { return Ok(false) };
-            server.insert(&batch).await?;
-            let taken = store.clone();
-            tokio::task::spawn_blocking(move || lock(&taken).shipped(&batch)).await??;
-            Ok::<_, anyhow::Error>(true)
-        };
-        match shipped.await {
-            Ok(more) => {
-                lock(numbers).clickhouse_error = None;
-                retry = RETRY.0;
-                if !more {
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, retry_s = retry.as_secs(), "ClickHouse");
-                lock(numbers).clickhouse_error = Some(error.to_string());
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(RETRY.1);
-            }
-        }
-    }
 }

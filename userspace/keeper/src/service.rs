@@ -5,23 +5,24 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use lockgate_audit::ClickHouseSettings;
-use lockgate_config::{Bundle, Secrets, Target};
-use lockgate_ipc::{
-    Channel, ChannelError, Dialogue, GateToKeeper, KeeperToProxy, Order, ProxyToKeeper, Reply,
-    Report, Role, from_memfd, to_memfd,
-};
+use lockgate_config::{Bundle, Secrets};
+use lockgate_ipc::{Channel, ChannelError, GateToKeeper, Order, Report, Role, from_memfd};
 use lockgate_tls::Upstream;
-use serde_json::{Value, json};
-use tokio::sync::watch;
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
-use crate::attested::{Attested, Connection};
+use crate::answers::{Keeper, Shared};
+use crate::attested::{Connection, Generation};
 use crate::ca::{HostCa, own_leaf};
-use crate::catalogue::{Access, Catalogues};
-use crate::credential::Credentials;
+use crate::catalogue::Catalogues;
 use crate::gate::{DialError, Gate};
-use crate::metrics;
-use crate::record::{self, Record, Writer};
+use crate::record::{self, Record};
+use crate::{memory, metrics};
+
+/// How long the end may take. The parent kills after three seconds.
+const SETTLE: Duration = Duration::from_millis(2500);
 
 /// What keeper is given at its start, before it loses its rights.
 #[derive(Debug)]
@@ -37,17 +38,23 @@ pub struct Setup {
 }
 
 /// Runs keeper until its parent ends or drains it. `parent` is the channel to
-/// the parent; everything else arrives over it.
+/// the parent; everything else arrives over it. Runs a tokio runtime of its
+/// own; must not be called within one.
 ///
 /// # Errors
-/// When state cannot be opened; the text says which and why.
+/// When state cannot be opened, or nothing can be recorded any more; the text
+/// says which and why.
 pub fn run(parent: OwnedFd, setup: Setup) -> anyhow::Result<()> {
+    match memory::lock_in() {
+        true => tracing::debug!("memory is locked"),
+        false => tracing::debug!("memory is not locked: RLIMIT_MEMLOCK is not unlimited"),
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()?;
     runtime.block_on(async move {
-        let parent = Arc::new(Channel::new(parent)?);
+        let parent = Channel::new(parent)?;
         let mut service = Service::new(parent, setup)?;
         service.parent.send(&Report::Ready, None).await?;
         service.take_orders().await
@@ -55,82 +62,63 @@ pub fn run(parent: OwnedFd, setup: Setup) -> anyhow::Result<()> {
 }
 
 struct Service {
-    parent: Arc<Channel>,
+    parent: Channel,
     setup: Setup,
+    /// From the first configuration on.
     keeper: Option<Arc<Keeper>>,
+    /// Until then.
     ca: Option<HostCa>,
+    /// Closed when nothing can be recorded any more.
+    record_ended: Option<oneshot::Receiver<()>>,
     gate: Gate,
+    shared: Arc<Shared>,
     prepared: Option<Bundle>,
-    secrets: Option<Secrets>,
-    state: Arc<Mutex<State>>,
+    /// Sent ahead of the configuration that they are for.
+    secrets: Option<Result<Secrets, String>>,
     clickhouse: watch::Sender<Option<ClickHouseSettings>>,
-    proxies: u64,
-}
-
-/// What the questions of a proxy are answered from.
-struct Keeper {
-    state: Arc<Mutex<State>>,
-    ca: Mutex<HostCa>,
-    record: Record,
-    catalogues: Catalogues,
-}
-
-#[derive(Default)]
-struct State {
-    bundle: Arc<Bundle>,
-    attested: Attested,
-    credentials: Credentials,
-    /// Numbers of gate and proxy, as the parent tells them.
-    others: Value,
+    proxies: Generation,
+    /// Proxies that came before the first configuration.
+    waiting: Vec<OwnedFd>,
 }
 
 impl Service {
-    fn new(parent: Arc<Channel>, setup: Setup) -> anyhow::Result<Self> {
+    fn new(parent: Channel, setup: Setup) -> anyhow::Result<Self> {
         let ca = HostCa::open(&setup.state_dir)?;
         Ok(Self {
             parent,
             setup,
             keeper: None,
             ca: Some(ca),
+            record_ended: None,
             gate: Gate::default(),
+            shared: Arc::default(),
             prepared: None,
             secrets: None,
-            state: Arc::default(),
             clickhouse: watch::Sender::new(None),
             proxies: 0,
+            waiting: Vec::new(),
         })
     }
 
     async fn take_orders(&mut self) -> anyhow::Result<()> {
         loop {
-            let (order, fd) = match self.parent.receive::<Order>().await {
+            let received = tokio::select! {
+                received = self.parent.receive::<Order>() => received,
+                () = ended(&mut self.record_ended) => {
+                    bail!("the thread that seals the record has ended");
+                }
+            };
+            let (order, fd) = match received {
                 Ok(order) => order,
                 Err(ChannelError::Closed) => return Ok(()),
                 Err(error) => return Err(error).context("the parent's orders cannot be read"),
             };
             match (order, fd) {
-                (Order::Peer(Role::Gate), Some(fd)) => {
-                    let channel = Arc::new(Channel::new(fd)?);
-                    lock(&self.state).attested.clear();
-                    self.gate.connect(channel.clone());
-                    tokio::spawn(follow_gate(self.gate.clone(), self.state.clone(), channel));
-                }
-                (Order::Peer(Role::Proxy), Some(fd)) => {
-                    self.proxies += 1;
-                    let Some(keeper) = self.keeper.clone() else {
-                        tracing::warn!("a proxy before the first configuration");
-                        continue;
-                    };
-                    let channel = Arc::new(Channel::new(fd)?);
-                    tokio::spawn(keeper.serve(channel, self.proxies));
-                }
-                (Order::Secrets, Some(fd)) => {
-                    let bytes = zeroize::Zeroizing::new(from_memfd(fd)?);
-                    // The error could quote what it could not read.
-                    self.secrets = serde_json::from_slice(&bytes).ok();
-                }
+                (Order::Peer(Role::Gate), Some(fd)) => self.meet_gate(fd)?,
+                (Order::Peer(Role::Proxy), Some(fd)) => self.meet_proxy(fd)?,
+                (Order::Secrets, Some(fd)) => self.secrets = Some(read_secrets(fd)),
                 (Order::Prepare, Some(fd)) => {
-                    let result = prepare(fd);
+                    let result = self.prepare(fd);
                     let answer = result.as_ref().map(|_| ()).map_err(Clone::clone);
                     self.prepared = result.ok();
                     self.parent.send(&Report::Prepared(answer), None).await?;
@@ -148,7 +136,7 @@ impl Service {
                     self.parent.send(&Report::Status(status), None).await?;
                 }
                 (Order::Numbers(numbers), _) => {
-                    lock(&self.state).others =
+                    self.shared.state().others =
                         serde_json::from_str(&numbers).unwrap_or(Value::Null);
                 }
                 (Order::Drain, _) => {
@@ -160,14 +148,67 @@ impl Service {
         }
     }
 
+    fn meet_gate(&mut self, fd: OwnedFd) -> anyhow::Result<()> {
+        let channel = Arc::new(Channel::new(fd)?);
+        {
+            // Under the lock, so that no word of the old gate falls in between.
+            let mut state = self.shared.state();
+            state.attested.orphan();
+            state.credentials.retain(|_| false);
+            self.gate.connect(channel.clone());
+        }
+        let (gate, shared) = (self.gate.clone(), self.shared.clone());
+        tokio::spawn(follow_gate(gate, shared, channel));
+        Ok(())
+    }
+
+    fn meet_proxy(&mut self, fd: OwnedFd) -> anyhow::Result<()> {
+        match &self.keeper {
+            Some(keeper) => {
+                self.proxies += 1;
+                let channel = Arc::new(Channel::new(fd)?);
+                tokio::spawn(keeper.clone().serve(channel, self.proxies));
+            }
+            None => self.waiting.push(fd),
+        }
+        Ok(())
+    }
+
+    /// Everything that could be refused is refused here, so that committing
+    /// cannot fail.
+    fn prepare(&self, fd: OwnedFd) -> Result<Bundle, String> {
+        let bytes = from_memfd(fd).map_err(|why| why.to_string())?;
+        let bundle: Bundle = serde_json::from_slice(&bytes).map_err(|why| why.to_string())?;
+        let secrets = match &self.secrets {
+            Some(Ok(secrets)) => Some(secrets),
+            Some(Err(why)) => return Err(why.clone()),
+            None => None,
+        };
+        let state = self.shared.state();
+        for target in &bundle.config.targets {
+            let ca = target.tls.ca.as_ref();
+            let ca = ca.and_then(|path| bundle.certificates.get(path));
+            Upstream::new(&target.tls, ca.map(String::as_str), None)
+                .map_err(|why| format!("target `{}`: {why}", target.name))?;
+            let key = match secrets {
+                Some(secrets) => secrets.keys.get(&target.name),
+                None => state.credentials.key_of(&target.name),
+            };
+            own_leaf(target, &bundle, key.map(ExposeSecret::expose_secret))
+                .map_err(|why| why.to_string())?;
+        }
+        HostCa::check(&bundle).map_err(|why| why.to_string())?;
+        Ok(bundle)
+    }
+
     fn commit(&mut self) -> anyhow::Result<()> {
         let Some(bundle) = self.prepared.take() else {
             bail!("the parent committed a configuration that was not prepared");
         };
         let bundle = Arc::new(bundle);
         {
-            let mut state = lock(&self.state);
-            if let Some(secrets) = self.secrets.take() {
+            let mut state = self.shared.state();
+            if let Some(Ok(secrets)) = self.secrets.take() {
                 state.credentials.replace(secrets);
             }
             state.bundle = bundle.clone();
@@ -176,18 +217,13 @@ impl Service {
             Some(keeper) => keeper.clone(),
             None => self.start(&bundle)?,
         };
-        lock(&keeper.ca).stand_for(&bundle)?;
+        if let Err(error) = lock(&keeper.ca).stand_for(&bundle) {
+            tracing::error!(%error, "the published certificate of the host CA is an old one");
+            keeper.record.note(error.to_string());
+        }
         keeper.record.adopt(&bundle.config.audit);
-        let password = lock(&self.state).credentials.clickhouse();
-        self.clickhouse
-            .send_replace(bundle.config.audit.clickhouse.as_ref().map(|settings| {
-                ClickHouseSettings {
-                    url: settings.url.clone(),
-                    database: settings.database.clone(),
-                    user: settings.user.clone(),
-                    password,
-                }
-            }));
+        keeper.catalogues.forget();
+        self.ship_as(&bundle);
         keeper.record.note(format!(
             "configuration epoch {} is in use: {} targets, {} workloads, {} policy files",
             bundle.epoch,
@@ -195,7 +231,22 @@ impl Service {
             bundle.config.workloads.len(),
             bundle.policies.len()
         ));
+        for fd in std::mem::take(&mut self.waiting) {
+            self.meet_proxy(fd)?;
+        }
         Ok(())
+    }
+
+    fn ship_as(&self, bundle: &Bundle) {
+        let password = self.shared.state().credentials.clickhouse();
+        let clickhouse = bundle.config.audit.clickhouse.as_ref();
+        self.clickhouse
+            .send_replace(clickhouse.map(|settings| ClickHouseSettings {
+                url: settings.url.clone(),
+                database: settings.database.clone(),
+                user: settings.user.clone(),
+                password,
+            }));
     }
 
     fn start(&mut self, bundle: &Bundle) -> anyhow::Result<Arc<Keeper>> {
@@ -205,15 +256,18 @@ impl Service {
             boot,
             ..
         } = &self.setup;
-        let record = Record::start(state_dir, host, *boot, &bundle.config.audit)?;
+        let (record, ended) = Record::start(state_dir, host, *boot, &bundle.config.audit)?;
+        record.note("keeper started".into());
+        self.record_ended = Some(ended);
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         let keeper = Arc::new(Keeper {
-            state: self.state.clone(),
+            shared: self.shared.clone(),
             ca: Mutex::new(self.ca.take().context("keeper was started twice")?),
             record,
             catalogues: Catalogues::new(self.gate.clone(), since.as_nanos() as u64),
+            gate: self.gate.clone(),
         });
         tokio::spawn(record::ship(
             state_dir.clone(),
@@ -231,268 +285,79 @@ impl Service {
         Ok(keeper)
     }
 
-    /// Gives the record a moment to take in what the proxies left. What is not
-    /// sealed then is sealed at the next start.
+    /// Takes in what the proxies left. What is not sealed in time is sealed at
+    /// the next start.
     async fn settle(&self) {
         if let Some(keeper) = &self.keeper {
             keeper.record.note("keeper ends".into());
-            tokio::time::sleep(Duration::from_millis(400)).await;
+            if tokio::time::timeout(SETTLE, keeper.record.finish())
+                .await
+                .is_err()
+            {
+                tracing::warn!("the rest of the record is sealed at the next start");
+            }
         }
     }
 }
 
-impl Keeper {
-    /// Answers one proxy until it ends.
-    async fn serve(self: Arc<Self>, channel: Arc<Channel>, generation: u64) {
-        loop {
-            match channel.receive::<ProxyToKeeper>().await {
-                Ok((ProxyToKeeper { request, ask }, _)) => {
-                    let (keeper, channel) = (self.clone(), channel.clone());
-                    tokio::spawn(async move {
-                        let (reply, fd) = keeper.answer(ask, generation).await;
-                        if request != 0 {
-                            // A proxy that ended meanwhile does not need it.
-                            let _ = channel.send(&KeeperToProxy { request, reply }, fd).await;
-                        }
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the channel to a proxy ended");
-                    self.record
-                        .note(format!("the channel to a proxy ended: {error}"));
-                    return;
-                }
-            }
-        }
-    }
-
-    async fn answer(&self, ask: Dialogue, generation: u64) -> (Reply, Option<OwnedFd>) {
-        let refused = |why: String| {
-            tracing::warn!(%why, "refused to a proxy");
-            (Reply::Refused(why), None)
-        };
-        match ask {
-            Dialogue::Segment { worker } => {
-                match self.record.segment(Writer { generation, worker }).await {
-                    Ok((segment, fd)) => (Reply::Segment { segment }, Some(fd)),
-                    Err(why) => refused(why),
-                }
-            }
-            // Whether a segment is done is seen at its descriptor.
-            Dialogue::SegmentFull { .. } => (Reply::Verified, None),
-            Dialogue::Catalogue {
-                connection,
-                target,
-                database,
-                max_age_ms,
-            } => {
-                let max_age = Duration::from_millis(max_age_ms.into());
-                let read = async {
-                    let access = self.access(connection, target.as_str(), database)?;
-                    let read = self.catalogues.get(access, max_age).await;
-                    let (epoch, bytes) = read.map_err(|why| why.to_string())?;
-                    let fd = to_memfd("catalogue", &bytes).map_err(|why| why.to_string())?;
-                    Ok::<_, String>((epoch, fd))
-                };
-                match read.await {
-                    Ok((epoch, fd)) => (Reply::Catalogue { epoch }, Some(fd)),
-                    Err(why) => refused(why),
-                }
-            }
-            Dialogue::Leaf {
-                connection,
-                target,
-                server_name,
-            } => match self.leaf(connection, target.as_str(), server_name.as_deref()) {
-                Ok(reply) => (reply, None),
-                Err(why) => refused(why),
-            },
-            secret => match self.secret(secret) {
-                Ok(reply) => (reply, None),
-                Err(why) => refused(why),
-            },
-        }
-    }
-
-    fn secret(&self, ask: Dialogue) -> Result<Reply, String> {
-        let mut state = lock(&self.state);
-        let result = match ask {
-            Dialogue::Login { connection, target } => {
-                let bundle = state.bundle.clone();
-                let (known, target, _) = state
-                    .attested
-                    .at_target(connection, target.as_str(), &bundle)
-                    .map_err(|why| why.to_string())?;
-                let workload = known.workload.clone();
-                state
-                    .credentials
-                    .login(connection, workload.as_str(), target)
-            }
-            Dialogue::ScramStart {
-                connection,
-                channel_binding,
-                binding_unoffered,
-            } => state
-                .credentials
-                .scram_start(connection, channel_binding, binding_unoffered),
-            Dialogue::ScramContinue {
-                connection,
-                server_first,
-            } => state.credentials.scram_continue(connection, &server_first),
-            Dialogue::ScramFinish {
-                connection,
-                server_final,
-            } => state.credentials.scram_finish(connection, &server_final),
-            Dialogue::Password {
-                connection,
-                md5_salt,
-                tls_verified,
-            } => state
-                .credentials
-                .password(connection, md5_salt, tls_verified),
-            Dialogue::Segment { .. }
-            | Dialogue::SegmentFull { .. }
-            | Dialogue::Catalogue { .. }
-            | Dialogue::Leaf { .. } => return Err("not a question about secrets".into()),
-        };
-        result.map_err(|why| why.to_string())
-    }
-
-    fn leaf(
-        &self,
-        connection: lockgate_command::ConnectionId,
-        target: &str,
-        asked: Option<&str>,
-    ) -> Result<Reply, String> {
-        let (address, target, own) = {
-            let state = lock(&self.state);
-            let bundle = state.bundle.clone();
-            let (known, target, _) = state
-                .attested
-                .at_target(connection, target, &bundle)
-                .map_err(|why| why.to_string())?;
-            let own = own_files(target, &bundle, &state.credentials);
-            (known.original.ip().to_canonical(), target.clone(), own)
-        };
-        let leaf = match own {
-            Some((chain, key)) => own_leaf(&target.name, &chain, &key),
-            None => lock(&self.ca).leaf(&target, address, asked),
-        };
-        leaf.map(Reply::Leaf).map_err(|why| why.to_string())
-    }
-
-    fn access(
-        &self,
-        connection: lockgate_command::ConnectionId,
-        target: &str,
-        database: String,
-    ) -> Result<Access, String> {
-        let state = lock(&self.state);
-        let bundle = state.bundle.clone();
-        let (known, target, matched) = state
-            .attested
-            .at_target(connection, target, &bundle)
-            .map_err(|why| why.to_string())?;
-        let (user, password) = state
-            .credentials
-            .find(known.workload.as_str(), target)
-            .map_err(|why| why.to_string())?;
-        let ca = target
-            .tls
-            .ca
-            .as_ref()
-            .and_then(|path| bundle.certificates.get(path));
-        let upstream = Upstream::new(&target.tls, ca.map(String::as_str), None)
-            .map_err(|why| why.to_string())?;
-        Ok(Access {
-            connection,
-            target: target.name.clone(),
-            database,
-            user,
-            password,
-            upstream,
-            original: known.original,
-            matched_name: matched.map(str::to_owned),
-        })
-    }
-
-    fn status(&self) -> Value {
-        let record = self.record.numbers();
-        let state = lock(&self.state);
-        json!({
-            "epoch": state.bundle.epoch,
-            "attested": state.attested.len(),
-            "credentials": state.credentials.count(),
-            "record": record,
-        })
-    }
-
-    fn all_numbers(&self) -> Value {
-        let mut numbers = match lock(&self.state).others.clone() {
-            Value::Object(others) => Value::Object(others),
-            _ => json!({}),
-        };
-        numbers["keeper"] = self.status();
-        numbers
+/// Returns when the sender is gone; never while there is none.
+async fn ended(receiver: &mut Option<oneshot::Receiver<()>>) {
+    match receiver {
+        // It is dropped, never used.
+        Some(receiver) => drop(receiver.await),
+        None => std::future::pending().await,
     }
 }
 
-fn own_files(
-    target: &Target,
-    bundle: &Bundle,
-    credentials: &Credentials,
-) -> Option<(String, zeroize::Zeroizing<String>)> {
-    use secrecy::ExposeSecret;
-
-    let chain = bundle.certificates.get(target.tls.certificate.as_ref()?)?;
-    let key = credentials.key_of(&target.name)?;
-    Some((
-        chain.clone(),
-        zeroize::Zeroizing::new(key.expose_secret().to_owned()),
-    ))
-}
-
-fn prepare(fd: OwnedFd) -> Result<Bundle, String> {
+fn read_secrets(fd: OwnedFd) -> Result<Secrets, String> {
     let bytes = from_memfd(fd).map_err(|why| why.to_string())?;
-    serde_json::from_slice(&bytes).map_err(|why| why.to_string())
+    let bytes = zeroize::Zeroizing::new(bytes);
+    // The error could quote what it could not read.
+    serde_json::from_slice(&bytes).map_err(|_| "the secrets cannot be read".into())
 }
 
-async fn follow_gate(gate: Gate, state: Arc<Mutex<State>>, channel: Arc<Channel>) {
+async fn follow_gate(gate: Gate, shared: Arc<Shared>, channel: Arc<Channel>) {
     loop {
-        match channel.receive::<GateToKeeper>().await {
-            Ok((
+        let (message, fd) = match channel.receive::<GateToKeeper>().await {
+            Ok(received) => received,
+            Err(error) => {
+                if gate.disconnect(&channel) {
+                    tracing::warn!(%error, "the channel to gate ended");
+                    let mut state = shared.state();
+                    state.attested.orphan();
+                    state.credentials.retain(|_| false);
+                }
+                return;
+            }
+        };
+        match (message, fd) {
+            (
                 GateToKeeper::Attested {
                     connection,
                     workload,
                     original,
                 },
                 _,
-            )) => {
-                lock(&state)
-                    .attested
-                    .attest(connection, Connection { workload, original });
+            ) => {
+                let mut state = shared.state();
+                if gate.is_current(&channel) {
+                    let known = Connection { workload, original };
+                    state.attested.attest(connection, known);
+                }
+                drop(state);
+                shared.attests.notify_waiters();
             }
-            Ok((GateToKeeper::Released { connection }, _)) => {
-                let mut state = lock(&state);
+            (GateToKeeper::Released { connection }, _) => {
+                let mut state = shared.state();
                 state.attested.release(connection);
                 state.credentials.release(connection);
             }
-            Ok((GateToKeeper::Dialled { dial }, Some(fd))) => gate.answered(dial, Ok(fd)),
-            Ok((GateToKeeper::Dialled { dial }, None)) => {
-                gate.answered(
-                    dial,
-                    Err(DialError::Failed("gate sent no descriptor".into())),
-                );
+            (GateToKeeper::Dialled { dial }, fd) => {
+                let failed = || DialError::Failed("gate sent no descriptor".into());
+                gate.answered(dial, fd.ok_or_else(failed));
             }
-            Ok((GateToKeeper::DialFailed { dial, message, .. }, _)) => {
+            (GateToKeeper::DialFailed { dial, message, .. }, _) => {
                 gate.answered(dial, Err(DialError::Failed(message)));
-            }
-            Err(error) => {
-                if gate.disconnect(&channel) {
-                    tracing::warn!(%error, "the channel to gate ended");
-                    lock(&state).attested.clear();
-                }
-                return;
             }
         }
     }
