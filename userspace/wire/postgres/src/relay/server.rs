@@ -281,13 +281,17 @@ impl<S: Clone> Relay<S> {
                         self.statements.refused(&name, number);
                         None
                     }
-                    Some(Expected::Execute { portal, .. }) => {
-                        self.portals.current(&portal).copied()
-                    }
+                    // If it had ended before, that has been reported.
+                    Some(Expected::Execute { portal, .. }) => self
+                        .portals
+                        .current(&portal)
+                        .copied()
+                        .filter(|ticket| self.take_open(*ticket).is_some()),
                     Some(Expected::Refused(replaced)) => replaced.ticket,
                     _ => None,
                 };
                 if let Some(ticket) = ticket {
+                    // A denied Execute may go by its Bind's ticket.
                     self.take_open(ticket);
                     events.push(end(ticket));
                 }

@@ -1,0 +1,6 @@
+//! The crate from outside: golden bytes, a model server, a real one.
+
+mod interleavings;
+mod message;
+mod model;
+mod session;
