@@ -55,13 +55,21 @@ impl Agent {
 
     /// Writes its files but does not start it.
     pub fn prepare(config: &AgentConfig) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("lockgate-agent-").tempdir()?;
+        let dir = tempfile::Builder::new()
+            .prefix("lockgate-agent-")
+            .tempdir()?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let cgroup = Cgroup::new()?;
         let name = cgroup.path().file_name().context("a cgroup has a name")?;
         let pins = Path::new("/sys/fs/bpf").join(name);
         let metrics = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let agent = Self { process: None, cgroup, pins, metrics, dir };
+        let agent = Self {
+            process: None,
+            cgroup,
+            pins,
+            metrics,
+            dir,
+        };
         for folder in ["policies", "secrets"] {
             fs::create_dir_all(agent.path(folder))?;
         }
@@ -75,8 +83,11 @@ impl Agent {
     /// Writes configuration and policies anew.
     pub fn write(&self, config: &AgentConfig) -> Result<()> {
         let at = self.dir.path().display();
-        let namespaces: Vec<String> =
-            config.namespaces.iter().map(|path| format!("{:?}", path.display().to_string())).collect();
+        let namespaces: Vec<String> = config
+            .namespaces
+            .iter()
+            .map(|path| format!("{:?}", path.display().to_string()))
+            .collect();
         let text = format!(
             "[agent]\nstate_dir = \"{at}/state\"\nrun_dir = \"{at}/run\"\npolicies = \"{at}/policies\"\n\
              [kernel]\ncgroup = \"{}\"\npins = \"{}\"\nnamespaces = [{}]\n\
@@ -105,11 +116,17 @@ impl Agent {
 
     /// Starts it and waits until it is ready.
     pub fn launch(&mut self) -> Result<()> {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log"))?;
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))?;
         let process = Command::new(binary())
             .args(["run", "--config"])
             .arg(self.config())
-            .env("LOCKGATE_LOG", std::env::var("LOCKGATE_LOG").unwrap_or_else(|_| "debug".into()))
+            .env(
+                "LOCKGATE_LOG",
+                std::env::var("LOCKGATE_LOG").unwrap_or_else(|_| "debug".into()),
+            )
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -157,7 +174,10 @@ impl Agent {
 
     /// Runs a command of the binary with its configuration.
     pub fn lockgate(&self, arguments: &[&str]) -> Result<Output> {
-        run(Command::new(binary()).args(arguments).arg("--config").arg(self.config()))
+        run(Command::new(binary())
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config()))
     }
 
     /// Its status.
@@ -169,7 +189,8 @@ impl Agent {
     /// pid of one of the three.
     pub fn pid(&self, role: &str) -> Result<u32> {
         let pid = self.status()?[role]["pid"].as_u64();
-        pid.map(|pid| pid as u32).with_context(|| format!("{role} is not there"))
+        pid.map(|pid| pid as u32)
+            .with_context(|| format!("{role} is not there"))
     }
 
     /// Kills one of the three, as hard as can be.
@@ -191,9 +212,18 @@ impl Agent {
     pub fn events(&self, arguments: &[&str], least: usize) -> Result<Vec<Value>> {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let output = self.lockgate(&[&["audit", "search", "--json", "--limit", "100000"], arguments].concat())?;
-            let events: Vec<Value> =
-                output.stdout.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+            let output = self.lockgate(
+                &[
+                    &["audit", "search", "--json", "--limit", "100000"],
+                    arguments,
+                ]
+                .concat(),
+            )?;
+            let events: Vec<Value> = output
+                .stdout
+                .lines()
+                .map(serde_json::from_str)
+                .collect::<Result<_, _>>()?;
             if events.len() >= least {
                 return Ok(events);
             }
@@ -210,7 +240,9 @@ impl Drop for Agent {
         if let Some(process) = &mut self.process {
             let pid = process.id();
             // Orderly first, so that nothing of it is left in the kernel.
-            let _ = run(Command::new(binary()).args(["stop", "--release", "--config"]).arg(self.dir.path().join("lockgate.toml")));
+            let _ = run(Command::new(binary())
+                .args(["stop", "--release", "--config"])
+                .arg(self.dir.path().join("lockgate.toml")));
             for _ in 0..100 {
                 if matches!(process.try_wait(), Ok(Some(_))) {
                     break;

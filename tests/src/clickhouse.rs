@@ -35,7 +35,12 @@ impl ClickHouse {
             .strip_prefix("ready ")
             .and_then(|port| port.parse().ok())
             .with_context(|| format!("ClickHouse did not start: {line}"))?;
-        Ok(Self { process, _stdin: stdin, port, _dir: dir })
+        Ok(Self {
+            process,
+            _stdin: stdin,
+            port,
+            _dir: dir,
+        })
     }
 
     /// For `audit.clickhouse.url`.

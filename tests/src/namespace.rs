@@ -34,7 +34,12 @@ impl Namespace {
             name,
             host_link,
         };
-        let Self { name, host_link, address, address6 } = &namespace;
+        let Self {
+            name,
+            host_link,
+            address,
+            address6,
+        } = &namespace;
         let host = format!("10.{}.{a}.{b}", 64 + ((unique >> 15) & 0x3f));
         let host6 = format!("fd00:6c67:{:x}::1", unique & 0xffff);
         sh(&format!(
@@ -65,8 +70,12 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        let Self { name, host_link, .. } = self;
+        let Self {
+            name, host_link, ..
+        } = self;
         // Already gone is gone.
-        let _ = sh(&format!("ip link del {host_link} 2>/dev/null; ip netns del {name} 2>/dev/null"));
+        let _ = sh(&format!(
+            "ip link del {host_link} 2>/dev/null; ip netns del {name} 2>/dev/null"
+        ));
     }
 }

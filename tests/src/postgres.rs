@@ -48,7 +48,9 @@ pub(crate) fn bin() -> Result<PathBuf> {
         .filter(|bin| bin.join("postgres").exists())
         .collect();
     found.sort();
-    found.pop().context("no PostgreSQL here; run `cargo xtask setup`")
+    found
+        .pop()
+        .context("no PostgreSQL here; run `cargo xtask setup`")
 }
 
 /// A cluster that was initialised once and is copied for each server.
@@ -100,9 +102,15 @@ impl Postgres {
         let dir = tempfile::Builder::new().prefix("lockgate-pg-").tempdir()?;
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
         let at = dir.path().display();
-        sh(&format!("cp -a {}/data {at}/data; mkdir {at}/socket; chown postgres {at}/socket", template()?.display()))?;
+        sh(&format!(
+            "cp -a {}/data {at}/data; mkdir {at}/socket; chown postgres {at}/socket",
+            template()?.display()
+        ))?;
         let data = dir.path().join("data");
-        fs::write(data.join("pg_hba.conf"), format!("local all all trust\n{}", config.hba))?;
+        fs::write(
+            data.join("pg_hba.conf"),
+            format!("local all all trust\n{}", config.hba),
+        )?;
         let tls = match &config.tls_name {
             None => "",
             Some(name) => {
@@ -174,14 +182,25 @@ impl Postgres {
 
     fn admin_output(&self, database: &str, sql: &str) -> Result<Output> {
         run(Command::new("psql")
-            .args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database, "-h"])
+            .args([
+                "-XqAt",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-U",
+                "postgres",
+                "-d",
+                database,
+                "-h",
+            ])
             .arg(self.dir.path().join("socket"))
             .args(["-c", sql]))
     }
 
     /// How many rows a table of `shop` has.
     pub fn count(&self, table: &str) -> Result<u64> {
-        Ok(self.admin("shop", &format!("select count(*) from {table}"))?.parse()?)
+        Ok(self
+            .admin("shop", &format!("select count(*) from {table}"))?
+            .parse()?)
     }
 
     /// The server's log.

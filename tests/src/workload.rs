@@ -24,7 +24,11 @@ impl Cgroup {
             .find(|line| line.contains(" - cgroup2 "))
             .and_then(|line| line.split(' ').nth(4))
             .context("no cgroup v2 is mounted")?;
-        let name = format!("lockgate-{}-{}", std::process::id(), NEXT.fetch_add(1, SeqCst));
+        let name = format!(
+            "lockgate-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, SeqCst)
+        );
         let path = Path::new(v2).join(name);
         fs::create_dir_all(&path)?;
         Ok(Self { path })
@@ -81,7 +85,10 @@ impl Workload {
         let mut command = Command::new("sh");
         command
             .arg("-c")
-            .arg(format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.cgroup.display()))
+            .arg(format!(
+                "echo $$ > {}/cgroup.procs && exec \"$@\"",
+                self.cgroup.display()
+            ))
             .arg("sh")
             .arg(program)
             .env("PGCONNECT_TIMEOUT", "20")

@@ -8,13 +8,27 @@ use crate::stage::{self, Stage};
 #[test]
 fn two_workloads_have_two_verdicts_and_the_session_goes_on() {
     let stage = Stage::new();
-    let commands =
-        ["select count(*) from orders", "delete from orders where id = 1", "select 'still here'"];
+    let commands = [
+        "select count(*) from orders",
+        "delete from orders where id = 1",
+        "select 'still here'",
+    ];
     let denied = stage.psql(&stage.report, &commands);
     assert_eq!(denied.stdout, "10\nstill here\n", "{denied:?}");
-    assert!(denied.stderr.contains("no policy permits `delete`"), "{denied:?}");
-    assert!(denied.stderr.contains("lockgate policy allow report delete orders-db/shop/public/orders"));
-    assert_eq!(stage.postgres.count("orders").unwrap(), 10, "the server has the rows");
+    assert!(
+        denied.stderr.contains("no policy permits `delete`"),
+        "{denied:?}"
+    );
+    assert!(
+        denied
+            .stderr
+            .contains("lockgate policy allow report delete orders-db/shop/public/orders")
+    );
+    assert_eq!(
+        stage.postgres.count("orders").unwrap(),
+        10,
+        "the server has the rows"
+    );
 
     let allowed = stage.psql(&stage.app, &commands);
     assert_eq!(allowed.stdout, "10\nstill here\n", "{allowed:?}");
@@ -27,7 +41,10 @@ fn two_workloads_have_two_verdicts_and_the_session_goes_on() {
     // A process of no workload.
     let stranger = stage.agent.cgroup.unit("other.service").unwrap();
     let refused = stage.psql(&stranger, &["select 1"]);
-    assert!(refused.stderr.contains("no policy permits `connect`"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("no policy permits `connect`"),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -39,14 +56,20 @@ fn a_user_managers_unit_is_not_the_systems() {
         .at("user.slice/user-1000.slice/user@1000.service/app.slice/app.service")
         .unwrap();
     let refused = stage.psql(&disguised, &["select 1"]);
-    assert!(refused.stderr.contains("no policy permits `connect`"), "{refused:?}");
+    assert!(
+        refused.stderr.contains("no policy permits `connect`"),
+        "{refused:?}"
+    );
 }
 
 #[test]
 fn ipv6_and_real_drivers_work_unmodified() {
     let stage = Stage::new();
     let six = format!("host={} dbname=shop user=x", stage.postgres.address6());
-    let counted = stage.report.psql(&six, &["select count(*) from orders"]).unwrap();
+    let counted = stage
+        .report
+        .psql(&six, &["select count(*) from orders"])
+        .unwrap();
     assert_eq!(counted.stdout, "10\n", "{counted:?}");
 
     let output = stage.python(
@@ -67,9 +90,17 @@ with psycopg.connect(dsn) as c:
     print(c.info.parameter_status('server_version').split('.')[0], c.info.host.count('.'))
 ",
     );
-    assert_eq!(output.stdout.lines().collect::<Vec<_>>()[..3], ["item 3", "4", "1 10"], "{output:?}");
+    assert_eq!(
+        output.stdout.lines().collect::<Vec<_>>()[..3],
+        ["item 3", "4", "1 10"],
+        "{output:?}"
+    );
     assert!(output.stdout.contains("\n1010\n"), "{output:?}");
-    assert_eq!(stage.postgres.count("orders").unwrap(), 1010, "committed at the end");
+    assert_eq!(
+        stage.postgres.count("orders").unwrap(),
+        1010,
+        "committed at the end"
+    );
 }
 
 #[test]
@@ -80,7 +111,10 @@ import socket
 s = socket.create_connection((sys.argv[2], 5432)); print(s.getpeername()[0])";
     let address = stage.postgres.address().to_owned();
     let head = "import sys\n";
-    let output = stage.app.python(&format!("{head}{program}"), &["", &address]).unwrap();
+    let output = stage
+        .app
+        .python(&format!("{head}{program}"), &["", &address])
+        .unwrap();
     assert_eq!(output.stdout.trim(), address, "{output:?}");
 }
 
@@ -102,9 +136,29 @@ fn pgbench_comes_out_right() {
     }
     for mode in ["simple", "extended", "prepared"] {
         let mut pgbench = stage.app.command("pgbench");
-        pgbench.args(["-n", "-c", "4", "-j", "2", "-t", "100", "-M", mode, "-h", stage.postgres.address(), "-U", "x", "shop"]);
+        pgbench.args([
+            "-n",
+            "-c",
+            "4",
+            "-j",
+            "2",
+            "-t",
+            "100",
+            "-M",
+            mode,
+            "-h",
+            stage.postgres.address(),
+            "-U",
+            "x",
+            "shop",
+        ]);
         let output = run(&mut pgbench).unwrap();
-        assert!(output.stdout.contains("number of transactions actually processed: 400/400"), "{output:?}");
+        assert!(
+            output
+                .stdout
+                .contains("number of transactions actually processed: 400/400"),
+            "{output:?}"
+        );
     }
     let totals = stage
         .postgres
@@ -120,8 +174,14 @@ fn every_command_is_in_both_stores_exactly_once() {
     let mut config = stage::config(&postgres, "");
     config.audit = format!("clickhouse = {{ url = \"{}\" }}", clickhouse.url());
     let stage = Stage::over(Agent::start(&config).unwrap(), postgres);
-    stage.psql(&stage.app, &["select 1", "update orders set qty = 5 where id = 2"]);
-    stage.psql(&stage.report, &["delete from orders where item = 'a secret literal'"]);
+    stage.psql(
+        &stage.app,
+        &["select 1", "update orders set qty = 5 where id = 2"],
+    );
+    stage.psql(
+        &stage.report,
+        &["delete from orders where item = 'a secret literal'"],
+    );
     let output = stage.python(
         &stage.app,
         "
@@ -136,16 +196,41 @@ with psycopg.connect(dsn) as c:
     assert_eq!(denied[0]["workload"], "report");
     assert_eq!(denied[0]["outcome"], "denied");
     assert_eq!(denied[0]["verbs"], serde_json::json!(["select", "delete"]));
-    let selects = stage.agent.events(&["--workload", "app", "--object", "public/orders", "--verb", "select"], 501).unwrap();
+    let selects = stage
+        .agent
+        .events(
+            &[
+                "--workload",
+                "app",
+                "--object",
+                "public/orders",
+                "--verb",
+                "select",
+            ],
+            501,
+        )
+        .unwrap();
     assert_eq!(selects.len(), 501, "500 and the UPDATE's own reading");
     let update = stage.agent.events(&["--verb", "update"], 1).unwrap();
-    assert_eq!((update[0]["rows"].clone(), update[0]["outcome"].clone()), (1.into(), "done".into()));
+    assert_eq!(
+        (update[0]["rows"].clone(), update[0]["outcome"].clone()),
+        (1.into(), "done".into())
+    );
 
     let commands = stage.agent.events(&[], 500).unwrap();
-    let commands = commands.iter().filter(|event| event["kind"] == "command").count();
+    let commands = commands
+        .iter()
+        .filter(|event| event["kind"] == "command")
+        .count();
     let question = "select count() from lockgate.events_latest where kind = 'command'";
-    let tables = clickhouse.query("show tables from lockgate").unwrap_or_default();
-    let view = tables.lines().find(|table| *table != "events" && !table.starts_with('.')).unwrap_or("events").to_owned();
+    let tables = clickhouse
+        .query("show tables from lockgate")
+        .unwrap_or_default();
+    let view = tables
+        .lines()
+        .find(|table| *table != "events" && !table.starts_with('.'))
+        .unwrap_or("events")
+        .to_owned();
     let question = question.replace("events_latest", &view);
     let mut counted = String::new();
     for _ in 0..100 {
@@ -159,8 +244,15 @@ with psycopg.connect(dsn) as c:
 
     let verified = stage.agent.lockgate(&["audit", "verify"]).unwrap();
     assert!(verified.ok(), "{verified:?}");
-    let spool = sh(&format!("grep -rac 'a secret literal' {} || true", stage.agent.path("state").display())).unwrap();
-    assert!(spool.lines().all(|line| line.ends_with(":0")), "a literal was stored: {spool}");
+    let spool = sh(&format!(
+        "grep -rac 'a secret literal' {} || true",
+        stage.agent.path("state").display()
+    ))
+    .unwrap();
+    assert!(
+        spool.lines().all(|line| line.ends_with(":0")),
+        "a literal was stored: {spool}"
+    );
 }
 
 #[test]
@@ -174,7 +266,9 @@ fn an_opaque_target_is_decided_per_connection() {
         .spawn()
         .unwrap();
     let mut config = stage::config(&postgres, "");
-    config.body.push_str(&format!("[[target]]\nname = \"cache\"\nprotocol = \"tcp\"\nmatch = [\"{address}:6379\"]\n"));
+    config.body.push_str(&format!(
+        "[[target]]\nname = \"cache\"\nprotocol = \"tcp\"\nmatch = [\"{address}:6379\"]\n"
+    ));
     config.policies.push_str("@id(\"app-cache\") permit (principal == Workload::\"app\", action == Action::\"connect\", resource == Target::\"cache\");");
     let stage = Stage::over(Agent::start(&config).unwrap(), postgres);
     let program = "
@@ -188,10 +282,22 @@ print(s.makefile().read())";
     assert!(denied.stderr.contains("ConnectionResetError"), "{denied:?}");
     echo.kill().unwrap();
     echo.wait().unwrap();
-    let refused = stage.agent.events(&["--target", "cache", "--workload", "report"], 1).unwrap();
-    assert!(refused.iter().any(|event| event["kind"] == "refused"), "{refused:?}");
-    let closed = stage.agent.events(&["--target", "cache", "--workload", "app"], 2).unwrap();
-    assert!(closed.iter().any(|event| event["kind"] == "closed"), "{closed:?}");
+    let refused = stage
+        .agent
+        .events(&["--target", "cache", "--workload", "report"], 1)
+        .unwrap();
+    assert!(
+        refused.iter().any(|event| event["kind"] == "refused"),
+        "{refused:?}"
+    );
+    let closed = stage
+        .agent
+        .events(&["--target", "cache", "--workload", "app"], 2)
+        .unwrap();
+    assert!(
+        closed.iter().any(|event| event["kind"] == "closed"),
+        "{closed:?}"
+    );
 }
 
 #[test]
@@ -204,9 +310,15 @@ fn what_is_not_protected_is_not_touched() {
         .unwrap();
     std::thread::sleep(std::time::Duration::from_millis(300));
     let program = "import socket,sys\ns=socket.create_connection((sys.argv[1],5433),timeout=5);print(s.recv(99).decode())";
-    let output = stage.report.python(program, &[stage.postgres.address()]).unwrap();
+    let output = stage
+        .report
+        .python(program, &[stage.postgres.address()])
+        .unwrap();
     other.wait().unwrap();
-    assert!(output.stdout.starts_with("10."), "the server saw the client itself: {output:?}");
+    assert!(
+        output.stdout.starts_with("10."),
+        "the server saw the client itself: {output:?}"
+    );
     assert_eq!(stage.agent.status().unwrap()["gate"]["accepted"], 0);
 }
 
@@ -245,7 +357,10 @@ fn metrics_and_status_count() {
         assert!(text.contains(line), "{line}\n{text}");
     }
     let shown = stage.agent.lockgate(&["status"]).unwrap();
-    assert!(shown.ok() && shown.stdout.contains("redirecting"), "{shown:?}");
+    assert!(
+        shown.ok() && shown.stdout.contains("redirecting"),
+        "{shown:?}"
+    );
 }
 
 #[test]
@@ -256,7 +371,11 @@ fn clients_of_namespaces_that_were_told_are_served_and_others_refused() {
     // The server is reached from there by way of the host.
     for (namespace, via) in [(&served, &served.address), (&other, &other.address)] {
         let gateway = previous(via);
-        sh(&format!("ip -n {} route add default via {gateway}", namespace.name())).unwrap();
+        sh(&format!(
+            "ip -n {} route add default via {gateway}",
+            namespace.name()
+        ))
+        .unwrap();
     }
     sh(&format!(
         "sysctl -q -w net.ipv4.ip_forward=1; ip -n {} route add default via {}",
@@ -269,13 +388,26 @@ fn clients_of_namespaces_that_were_told_are_served_and_others_refused() {
     let stage = Stage::over(Agent::start(&config).unwrap(), postgres);
     let inside = |name: &str| {
         let mut command = stage.report.command("ip");
-        command.args(["netns", "exec", name, "psql", "-XqAt", "-d", &stage.dsn(""), "-c", "select count(*) from orders"]);
+        command.args([
+            "netns",
+            "exec",
+            name,
+            "psql",
+            "-XqAt",
+            "-d",
+            &stage.dsn(""),
+            "-c",
+            "select count(*) from orders",
+        ]);
         run(&mut command).unwrap()
     };
     let output = inside(served.name());
     assert_eq!(output.stdout, "10\n", "{output:?}");
     let output = inside(other.name());
-    assert!(output.stderr.contains("Operation not permitted"), "{output:?}");
+    assert!(
+        output.stderr.contains("Operation not permitted"),
+        "{output:?}"
+    );
 }
 
 /// The host's end of a cable, whose namespace has `address`.

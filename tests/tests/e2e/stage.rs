@@ -1,5 +1,3 @@
-
-
 use lockgate_tests::{Agent, AgentConfig, Output, Postgres, PostgresConfig, Workload};
 
 /// A server, an agent in front of it, and two workloads: `report` may read,
@@ -62,7 +60,12 @@ impl Stage {
     pub fn over(agent: Agent, postgres: Postgres) -> Self {
         let report = agent.cgroup.unit("report.service").unwrap();
         let app = agent.cgroup.unit("app.service").unwrap();
-        Self { agent, postgres, report, app }
+        Self {
+            agent,
+            postgres,
+            report,
+            app,
+        }
     }
 
     /// A connection string; user and password are whatever the client believes.
@@ -77,7 +80,8 @@ impl Stage {
 
     pub fn python(&self, workload: &Workload, program: &str) -> Output {
         let head = "import psycopg, sys\ndsn = sys.argv[1]\n";
-        workload.python(&format!("{head}{program}"), &[&self.dsn("")]).unwrap()
+        workload
+            .python(&format!("{head}{program}"), &[&self.dsn("")])
+            .unwrap()
     }
 }
-
