@@ -271,6 +271,13 @@ fn an_opaque_target_is_decided_per_connection() {
     ));
     config.policies.push_str("@id(\"app-cache\") permit (principal == Workload::\"app\", action == Action::\"connect\", resource == Target::\"cache\");");
     let stage = Stage::over(Agent::start(&config).unwrap(), postgres);
+    // Listening by now, on a busy machine too.
+    for _ in 0..100 {
+        if TcpStream::connect((address.as_str(), 6379)).is_ok() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     let program = "
 import socket,sys
 s = socket.create_connection((sys.argv[1], 6379), timeout=5)

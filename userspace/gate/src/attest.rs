@@ -259,11 +259,38 @@ fn argv(tgid: u32) -> Vec<String> {
         // Half an argument vector is still a claim.
         let _ = file.take(MAX_ARGV).read_to_end(&mut bytes);
     }
-    bytes
+    let mut arguments = bytes
         .split(|byte| *byte == 0)
-        .filter(|argument| !argument.is_empty())
-        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .filter(|argument| !argument.is_empty());
+    let program = arguments
+        .next()
+        .map(|name| String::from_utf8_lossy(name).into_owned());
+    program
+        .into_iter()
+        .chain(arguments.map(without_values))
         .collect()
+}
+
+/// An argument as it may be kept: statements and passwords are given on command
+/// lines, so that only names of options and paths of files stay.
+fn without_values(argument: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(argument) else {
+        return "…".into();
+    };
+    if let Some(long) = text.strip_prefix("--") {
+        return format!("--{}", long.split_once('=').map_or(long, |(name, _)| name));
+    }
+    if text.starts_with('-') {
+        // A short option may have its value behind it.
+        return text.chars().take(2).collect();
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-".contains(c);
+    let is_path = text.starts_with(['/', '.']) && text.contains('/') && text.chars().all(plain);
+    if is_path {
+        text.to_owned()
+    } else {
+        "…".into()
+    }
 }
 
 #[cfg(test)]
@@ -324,6 +351,23 @@ mod tests {
             let origin = attest(&Attestor::new(), now);
             assert_eq!(origin.executable, None, "{now:?}");
             assert!(origin.argv.is_empty() && origin.ancestors.is_empty());
+        }
+    }
+
+    #[test]
+    fn arguments_are_kept_without_their_values() {
+        for (argument, kept) in [
+            ("--password=hunter2", "--password"),
+            ("-phunter2", "-p"),
+            ("-c", "-c"),
+            ("select 'hunter2'", "…"),
+            ("postgres://me:hunter2@db/shop", "…"),
+            ("hunter2", "…"),
+            ("/srv/jobs/nightly.py", "/srv/jobs/nightly.py"),
+            ("./job.sh", "./job.sh"),
+            ("/x?password=hunter2", "…"),
+        ] {
+            assert_eq!(without_values(argument.as_bytes()), kept);
         }
     }
 

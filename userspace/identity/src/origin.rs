@@ -35,7 +35,8 @@ pub struct Origin {
     pub executable: Option<Executable>,
     /// Parent first, up to 16 or to pid 1.
     pub ancestors: Vec<Ancestor>,
-    /// Claim: the argument vector, up to 4 KiB.
+    /// Claim: the argument vector, up to 4 KiB, without the values: names of
+    /// options and paths of files stay, the rest is `…`.
     pub argv: Vec<String>,
     /// Label for people: the kernel's comm.
     pub comm: String,
