@@ -26,6 +26,8 @@ pub(super) enum StartupError {
     ForeignCancel,
     #[error("{}", .0.message)]
     Denied(std::sync::Arc<Denial>),
+    #[error("`{0}` in the client's `options` sets nothing that can be decided")]
+    Options(String),
     #[error("no login at the server: {0}")]
     Login(KeeperError),
     #[error("the server cannot be reached: {0}")]
@@ -81,6 +83,11 @@ impl StartupError {
                 "try again; if the server is slow to log in, raise limits.startup_s",
             ),
             Self::Denied(denial) => fatal("42501", &denial.message, &denial.hint),
+            Self::Options(_) => fatal(
+                "42501",
+                &format!("lockgate: {self}"),
+                "write settings as `-c name=value`",
+            ),
             Self::Login(_) | Self::NoPassword => fatal(
                 "28000",
                 "lockgate: this workload has no login at this target",

@@ -5,6 +5,7 @@
 //! startup   the client's first messages, TLS, as whom it logs in
 //! upstream  dialling, TLS, login at the server, what its names mean
 //! session   the relay: every command decided before it leaves
+//! options   settings that come with the startup
 //! names     catalogues, and what statements mean under them
 //! cancel    keys that cancel a running command
 //! ```
@@ -12,6 +13,7 @@
 mod cancel;
 mod error;
 mod names;
+mod options;
 mod session;
 mod startup;
 mod upstream;

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use super::cancel::CancelGuard;
 use super::error::StartupError;
 use super::names::{Database, Scope};
+use super::options;
 use super::upstream::{self, Established};
 use crate::counters;
 use crate::judge::SessionJudge;
@@ -106,6 +107,7 @@ impl Session {
         };
         judge.connected(&intercepted.origin, claims)?;
         judge.may_connect().map_err(StartupError::Denied)?;
+        decide_settings(worker, &judge, &message).await?;
         let Established { server, done } = upstream::log_in(worker, intercepted, &message).await?;
         let (names, reading) = read_names(&done)?;
         let database = worker
@@ -464,25 +466,7 @@ impl Session {
     }
 
     async fn analyse(&self, text: &[u8]) -> Arc<Analysis> {
-        let (done, waits) = tokio::sync::oneshot::channel();
-        let deliver = Box::new(move |analysis| {
-            // The session may have ended meanwhile.
-            let _ = done.send(analysis);
-        });
-        self.worker
-            .shared
-            .analyser
-            .analyse(text, self.reading, deliver);
-        match waits.await {
-            Ok(analysis) => analysis,
-            Err(_) => Arc::new(Analysis::refused(
-                text,
-                Refusal {
-                    construct: "a statement whose reading was given up".into(),
-                    hint: "send it again; if it is refused again, report it with its text".into(),
-                },
-            )),
-        }
+        analyse(&self.worker, text, self.reading).await
     }
 
     /// What an analysed text does in this session, now.
@@ -637,6 +621,58 @@ impl Session {
         let patience = std::time::Duration::from_secs(2);
         // The client may be gone, or never read again; it is over either way.
         let _ = tokio::time::timeout(patience, self.client.flush()).await;
+    }
+}
+
+/// Decides the settings of the startup message as the SETs that they are. They
+/// have no names of the database in them, so that no catalogue is needed.
+async fn decide_settings(
+    worker: &Rc<Worker>,
+    judge: &SessionJudge,
+    message: &StartupMessage,
+) -> Result<(), StartupError> {
+    let text = options::as_statements(message).map_err(|found| StartupError::Options(found.0))?;
+    if text.is_empty() {
+        return Ok(());
+    }
+    let reading = Reading {
+        standard_conforming_strings: true,
+        utf8: true,
+    };
+    let analysis = match worker.shared.analyser.cached(text.as_bytes(), reading) {
+        Some(analysis) => analysis,
+        None => analyse(worker, text.as_bytes(), reading).await,
+    };
+    let names = SessionNames {
+        database: message.database().to_owned(),
+        user: message.user().to_owned(),
+        search_path: SearchPath::Unknown,
+    };
+    let tags = lockgate_sql::Tags::default();
+    let resolved = lockgate_sql::resolve(&analysis, &Catalogue::default(), &names, &tags);
+    match judge.preview(&resolved.statement) {
+        Verdict::Allow => Ok(()),
+        Verdict::Deny(denial) | Verdict::Hold(denial) => Err(StartupError::Denied(denial)),
+    }
+}
+
+/// Has a text read, on a thread of its own.
+async fn analyse(worker: &Rc<Worker>, text: &[u8], reading: Reading) -> Arc<Analysis> {
+    let (done, waits) = tokio::sync::oneshot::channel();
+    let deliver = Box::new(move |analysis| {
+        // The session may have ended meanwhile.
+        let _ = done.send(analysis);
+    });
+    worker.shared.analyser.analyse(text, reading, deliver);
+    match waits.await {
+        Ok(analysis) => analysis,
+        Err(_) => Arc::new(Analysis::refused(
+            text,
+            Refusal {
+                construct: "a statement whose reading was given up".into(),
+                hint: "send it again; if it is refused again, report it with its text".into(),
+            },
+        )),
     }
 }
 
