@@ -186,7 +186,7 @@ fn state(postgres: &Postgres) -> String {
                 (select count(*) from pg_largeobject_metadata), (select count(*) from pg_rules),
                 (select count(*) from pg_description), (select last_value from numbers),
                 (select count(*) from pg_db_role_setting), (select count(*) from pg_extension),
-                (select count(*) from pg_namespace), (select count(*) from pg_policy)",
+                (select count(*) from pg_namespace where nspname !~ 'temp'), (select count(*) from pg_policy)",
         )
         .unwrap()
 }

@@ -1,102 +1,10 @@
-//! Trust on both sides: what clients insist on, and what the server must prove.
+//! TLS and logins on both sides, with no client changed.
 
-use lockgate_tests::{Agent, Postgres, PostgresConfig};
+use lockgate_tests::{Agent, PostgresConfig, run, sh};
 
 use crate::stage::{self, Stage};
 
-fn ask(stage: &Stage, more: &str) -> lockgate_tests::Output {
-    stage
-        .report
-        .psql(&stage.dsn(more), &["select 'hello'"])
-        .unwrap()
-}
-
-#[test]
-fn every_sslmode_of_libpq_works_once_the_host_ca_is_trusted() {
-    let stage = Stage::new();
-    let ca = stage.agent.path("run/host-ca.pem");
-    let ca = ca.display();
-    for more in [
-        "sslmode=disable".to_owned(),
-        "sslmode=allow".into(),
-        "sslmode=prefer".into(),
-        "sslmode=require".into(),
-        format!("sslmode=verify-ca sslrootcert={ca}"),
-        format!("sslmode=verify-full sslrootcert={ca}"),
-        "gssencmode=prefer".into(),
-    ] {
-        let output = ask(&stage, &more);
-        assert_eq!(output.stdout, "hello\n", "{more}: {output:?}");
-    }
-    let wrong = lockgate_tests::sh(&format!(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=other -keyout /dev/null -out {} 2>/dev/null",
-        stage.agent.path("other.pem").display()
-    ));
-    wrong.unwrap();
-    let output = ask(
-        &stage,
-        &format!(
-            "sslmode=verify-full sslrootcert={}",
-            stage.agent.path("other.pem").display()
-        ),
-    );
-    assert!(
-        output.stderr.contains("certificate verify failed"),
-        "{output:?}"
-    );
-}
-
-#[test]
-fn a_client_certificate_is_asked_for_and_not_needed() {
-    let stage = Stage::new();
-    let at = stage.agent.path("client");
-    let at = at.display();
-    lockgate_tests::sh(&format!(
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=me -keyout {at}.key -out {at}.crt 2>/dev/null; chmod 600 {at}.key"
-    ))
-    .unwrap();
-    let output = ask(
-        &stage,
-        &format!("sslmode=require sslcert={at}.crt sslkey={at}.key"),
-    );
-    assert_eq!(output.stdout, "hello\n", "{output:?}");
-}
-
-#[test]
-fn direct_tls_needs_its_name() {
-    let stage = Stage::new();
-    let program = "
-import socket, ssl, struct, sys
-ctx = ssl.create_default_context(cafile=sys.argv[2])
-if sys.argv[3]: ctx.set_alpn_protocols([sys.argv[3]])
-s = socket.create_connection((sys.argv[1], 5432), timeout=5)
-t = ctx.wrap_socket(s, server_hostname=sys.argv[1])
-body = struct.pack('!I', 196608) + b'user\\0x\\0database\\0shop\\0\\0'
-t.sendall(struct.pack('!I', len(body) + 4) + body)
-print(t.recv(1))";
-    let ca = stage.agent.path("run/host-ca.pem").display().to_string();
-    let with = stage
-        .report
-        .python(program, &[stage.postgres.address(), &ca, "postgresql"])
-        .unwrap();
-    assert_eq!(with.stdout, "b'R'\n", "{with:?}");
-    let without = stage
-        .report
-        .python(program, &[stage.postgres.address(), &ca, ""])
-        .unwrap();
-    assert_ne!(without.stdout, "b'R'\n", "{without:?}");
-}
-
-/// An agent before a server with TLS, with these settings towards it.
-fn upstream(tls: &str, server: &PostgresConfig) -> Stage {
-    let postgres = Postgres::start(server).unwrap();
-    let ca = postgres.ca().display().to_string();
-    let more = format!("tls = {{ {} }}", tls.replace("CA", &ca));
-    let config = stage::config(&postgres, &more);
-    Stage::over(Agent::start(&config).unwrap(), postgres)
-}
-
-fn with_tls(hba: &str) -> PostgresConfig {
+fn tls_server(hba: &str) -> PostgresConfig {
     PostgresConfig {
         hba: hba.into(),
         tls_name: Some("db.internal".into()),
@@ -104,124 +12,307 @@ fn with_tls(hba: &str) -> PostgresConfig {
     }
 }
 
-#[test]
-fn the_server_is_verified_and_scram_is_bound_to_it() {
-    let server = with_tls("hostssl all all all scram-sha-256\n");
-    let right = "upstream = \"verify-full\", ca = \"CA\", server_name = \"db.internal\"";
-    let stage = upstream(right, &server);
-    let output = ask(&stage, "");
-    assert_eq!(output.stdout, "hello\n", "{output:?}");
-    let used = stage
-        .report
-        .psql(
-            &stage.dsn(""),
-            &["select ssl from pg_stat_ssl where pid = pg_backend_pid()"],
-        )
-        .unwrap();
-    assert!(
-        used.stdout == "t\n" || used.stderr.contains("inspect"),
-        "{used:?}"
-    );
-
-    let wrong_name = upstream(
-        "upstream = \"verify-full\", ca = \"CA\", server_name = \"other.internal\"",
-        &server,
-    );
-    let output = ask(&wrong_name, "");
-    assert!(
-        output.stderr.contains("TLS with the server failed"),
-        "{output:?}"
-    );
-
-    let name_ignored = upstream("upstream = \"verify-ca\", ca = \"CA\"", &server);
-    assert_eq!(ask(&name_ignored, "").stdout, "hello\n");
-
-    let other_ca = upstream("upstream = \"verify-ca\", ca = \"CA\"", &server);
-    let stranger = Postgres::start(&server).unwrap();
-    let mut config = stage::config(
-        &other_ca.postgres,
-        &format!(
-            "tls = {{ upstream = \"verify-ca\", ca = {:?} }}",
-            stranger.ca()
-        ),
-    );
-    config.audit = String::new();
-    other_ca.agent.write(&config).unwrap();
-    assert!(other_ca.agent.lockgate(&["reload"]).unwrap().ok());
-    let output = ask(&other_ca, "");
-    assert!(
-        output.stderr.contains("TLS with the server failed"),
-        "{output:?}"
-    );
+/// A stage whose server has a certificate for `db.internal`, and an agent that
+/// was told `tls` about it; `CA` stands for the server's own CA.
+fn over_tls(hba: &str, tls: &str) -> Stage {
+    let postgres = lockgate_tests::Postgres::start(&tls_server(hba)).unwrap();
+    let tls = tls.replace("CA", &format!("{:?}", postgres.ca().display().to_string()));
+    let agent = Agent::start(&stage::config(&postgres, &format!("tls = {{ {tls} }}"))).unwrap();
+    Stage::over(agent, postgres)
 }
 
-#[test]
-fn a_password_leaves_only_over_verified_tls() {
-    for method in ["password", "md5"] {
-        // A verifier that md5 can use.
-        let settings = if method == "md5" {
-            "password_encryption = md5\n"
-        } else {
-            ""
-        };
-        let clear = PostgresConfig {
-            hba: format!("host all all all {method}\n"),
-            settings: settings.into(),
-            ..PostgresConfig::default()
-        };
-        let stage = Stage::with("", &clear);
-        let output = ask(&stage, "");
-        assert!(output.stderr.contains("no login"), "{method}: {output:?}");
-        assert!(
-            stage.agent.log().contains("verify-full"),
-            "the operator is told how"
-        );
+const VERIFIED: &str = "upstream = \"verify-full\", ca = CA, server_name = \"db.internal\"";
 
-        let mut server = with_tls(&format!("hostssl all all all {method}\n"));
-        server.settings = settings.into();
-        let stage = upstream(
-            "upstream = \"verify-full\", ca = \"CA\", server_name = \"db.internal\"",
-            &server,
+#[test]
+fn a_client_gets_tls_when_it_asks_and_none_when_it_does_not() {
+    let stage = Stage::new();
+    for (mode, encrypted) in [
+        ("disable", false),
+        ("allow", false),
+        ("prefer", true),
+        ("require", true),
+    ] {
+        let dsn = stage.dsn(&format!("sslmode={mode}"));
+        let mut psql = stage.report.command("psql");
+        psql.args([
+            "-X",
+            "-d",
+            &dsn,
+            "-c",
+            "\\conninfo",
+            "-c",
+            "select count(*) from orders",
+        ]);
+        let output = run(&mut psql).unwrap();
+        assert!(
+            output.ok() && output.stdout.contains("10"),
+            "{mode}: {output:?}"
         );
-        let output = ask(&stage, "");
         assert_eq!(
-            output.stdout,
-            "hello\n",
-            "{method}: {output:?}\n{}",
-            stage.agent.log()
+            output.stdout.contains("SSL connection"),
+            encrypted,
+            "{mode}: {output:?}"
         );
     }
 }
 
 #[test]
-fn cancel_reaches_the_callers_own_session_only() {
+fn the_host_ca_satisfies_clients_that_verify() {
     let stage = Stage::new();
-    let program = "
-import psycopg, sys, threading, time, socket, struct
-c = psycopg.connect(sys.argv[1], autocommit=True)
-t = threading.Timer(0.5, c.cancel); t.start()
-begun = time.time()
-try: c.execute('select count(*) from generate_series(1, 2000000000)')
-except psycopg.Error as e: print(e.sqlstate, time.time() - begun < 15)
-print(c.execute('select 1').fetchone()[0])";
-    let output = stage.report.python(program, &[&stage.dsn("")]).unwrap();
-    assert_eq!(output.stdout, "57014 True\n1\n", "{output:?}");
+    let found = sh(&format!(
+        "find {} -name '*.crt' -o -name '*.pem'",
+        stage.agent.path("run").display()
+    ))
+    .unwrap();
+    let ca = found
+        .lines()
+        .next()
+        .expect("the host CA's certificate is in the run folder");
+    for mode in ["verify-ca", "verify-full"] {
+        let dsn = stage.dsn(&format!("sslmode={mode} sslrootcert={ca}"));
+        let output = stage
+            .report
+            .psql(&dsn, &["select count(*) from orders"])
+            .unwrap();
+        assert_eq!(output.stdout, "10\n", "{mode}: {output:?}");
+    }
+    let dsn = stage.dsn("sslmode=verify-full sslrootcert=/etc/ssl/certs/ca-certificates.crt");
+    let output = stage.report.psql(&dsn, &["select 1"]).unwrap();
+    assert!(!output.ok(), "no other CA vouches for it: {output:?}");
+}
 
-    // A key that was made up reaches nobody.
-    let program = "
-import psycopg, sys, socket, struct, threading
-c = psycopg.connect(sys.argv[1], autocommit=True)
-def forge():
-    s = socket.create_connection((sys.argv[2], 5432), timeout=5)
-    s.sendall(struct.pack('!IIII', 16, 80877102, c.info.backend_pid, 12345)); s.recv(1)
-threading.Timer(0.3, forge).start()
-c.execute('select pg_sleep(1)'); print('slept')";
+#[test]
+fn the_targets_own_certificate_is_shown_where_it_is_given() {
+    let postgres =
+        lockgate_tests::Postgres::start(&tls_server("hostssl all all all scram-sha-256\n"))
+            .unwrap();
+    let folder = postgres.ca().parent().unwrap().join("data");
+    let own = sh("mktemp -d").unwrap();
+    let own = own.trim();
+    sh(&format!(
+        "cp {0}/server.crt {0}/server.key {own}; chmod 600 {own}/server.key",
+        folder.display()
+    ))
+    .unwrap();
+    let tls = format!(
+        "tls = {{ upstream = \"verify-full\", ca = {:?}, server_name = \"db.internal\", certificate = \"{own}/server.crt\", key = \"{own}/server.key\" }}",
+        postgres.ca().display().to_string()
+    );
+    let agent = Agent::start(&stage::config(&postgres, &tls)).unwrap();
+    let ca = postgres.ca();
+    let stage = Stage::over(agent, postgres);
+    // As the client has always verified it: by name, at its address.
+    let dsn = format!(
+        "host=db.internal hostaddr={} dbname=shop user=x sslmode=verify-full sslrootcert={}",
+        stage.postgres.address(),
+        ca.display()
+    );
     let output = stage
         .report
-        .python(program, &[&stage.dsn(""), stage.postgres.address()])
+        .psql(&dsn, &["select count(*) from orders"])
+        .unwrap();
+    sh(&format!("rm -r {own}")).unwrap();
+    assert_eq!(output.stdout, "10\n", "{output:?}");
+}
+
+#[test]
+fn a_clients_certificate_is_accepted_and_never_needed() {
+    let stage = over_tls("hostssl all all all scram-sha-256\n", VERIFIED);
+    let folder = stage.postgres.ca().parent().unwrap().to_owned();
+    let at = folder.display();
+    sh(&format!(
+        "cd {at}; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj '/CN=jane' -keyout jane.key -out jane.crt 2>/dev/null; chmod 600 jane.key"
+    ))
+    .unwrap();
+    let dsn = stage.dsn(&format!(
+        "sslmode=require sslcert={at}/jane.crt sslkey={at}/jane.key"
+    ));
+    let output = stage
+        .report
+        .psql(&dsn, &["select count(*) from orders"])
+        .unwrap();
+    assert_eq!(output.stdout, "10\n", "{output:?}");
+}
+
+#[test]
+fn the_server_is_verified_in_full() {
+    let stage = over_tls("hostssl all all all scram-sha-256\n", VERIFIED);
+    let output = stage.psql(
+        &stage.report,
+        &["select ssl from pg_stat_ssl where pid = pg_backend_pid()"],
+    );
+    // pg_stat_ssl holds what others do, so ask the server past lockgate.
+    assert!(
+        output.stderr.contains("lockgate") || output.stdout == "t\n",
+        "{output:?}"
+    );
+    let output = stage.psql(&stage.report, &["select count(*) from orders"]);
+    assert_eq!(output.stdout, "10\n", "{output:?}");
+}
+
+#[test]
+fn a_server_of_another_name_gets_no_login() {
+    let stage = over_tls(
+        "hostssl all all all scram-sha-256\n",
+        "upstream = \"verify-full\", ca = CA, server_name = \"other.internal\"",
+    );
+    no_login(&stage, "certificate");
+}
+
+#[test]
+fn a_server_of_another_ca_gets_no_login() {
+    let stranger =
+        lockgate_tests::Postgres::start(&tls_server("host all all all scram-sha-256\n")).unwrap();
+    let tls = format!(
+        "upstream = \"verify-full\", ca = {:?}, server_name = \"db.internal\"",
+        stranger.ca().display().to_string()
+    );
+    let stage = over_tls("hostssl all all all scram-sha-256\n", &tls);
+    no_login(&stage, "certificate");
+}
+
+#[test]
+fn a_server_without_tls_gets_no_login_where_tls_is_asked_for() {
+    let postgres = lockgate_tests::Postgres::start(&PostgresConfig::default()).unwrap();
+    let ca = lockgate_tests::Postgres::start(&tls_server("")).unwrap();
+    let tls = format!(
+        "tls = {{ upstream = \"verify-full\", ca = {:?}, server_name = \"db.internal\" }}",
+        ca.ca().display().to_string()
+    );
+    let agent = Agent::start(&stage::config(&postgres, &tls)).unwrap();
+    no_login(&Stage::over(agent, postgres), "TLS");
+}
+
+/// The client is told, the operator finds it in the record, and the server
+/// never saw a login.
+fn no_login(stage: &Stage, word: &str) {
+    let output = stage.psql(&stage.report, &["select count(*) from orders"]);
+    assert!(
+        !output.ok() && output.stderr.contains("lockgate"),
+        "{output:?}"
+    );
+    assert!(output.stderr.contains(word), "{output:?}");
+    let refused = stage.agent.events(&["--workload", "report"], 1).unwrap();
+    assert!(
+        refused.iter().any(|event| event["kind"] == "refused"),
+        "{refused:?}"
+    );
+    assert!(
+        !stage.agent.log().contains("s3cret"),
+        "{}",
+        stage.agent.log()
+    );
+}
+
+#[test]
+fn a_password_goes_to_a_verified_server_only() {
+    for method in ["password", "md5"] {
+        // An md5 line asks for SCRAM where the role's secret is a SCRAM one.
+        let config = PostgresConfig {
+            settings: "password_encryption = 'md5'\n".into(),
+            ..PostgresConfig::default()
+        };
+        let rehash =
+            "set password_encryption = 'md5'; alter role report_ro password 's3cret-report_ro'";
+
+        let clear = Stage::with(
+            "",
+            &PostgresConfig {
+                hba: format!("host all all all {method}\n"),
+                ..config.clone()
+            },
+        );
+        clear.postgres.admin("shop", rehash).unwrap();
+        let output = clear.psql(&clear.report, &["select count(*) from orders"]);
+        assert!(
+            !output.ok() && output.stderr.contains("lockgate"),
+            "{method} in clear: {output:?}"
+        );
+
+        let verified = over_tls(&format!("hostssl all all all {method}\n"), VERIFIED);
+        verified.postgres.admin("shop", rehash).unwrap();
+        let output = verified.psql(&verified.report, &["select count(*) from orders"]);
+        assert_eq!(output.stdout, "10\n", "{method} over TLS: {output:?}");
+    }
+}
+
+#[test]
+fn a_wrong_password_is_the_operators_affair() {
+    let stage = Stage::new();
+    stage
+        .postgres
+        .admin("shop", "alter role report_ro password 'changed'")
+        .unwrap();
+    let output = stage.psql(&stage.report, &["select 1"]);
+    assert!(
+        output.stderr.contains("refused lockgate's login"),
+        "{output:?}"
+    );
+    stage.agent.write_secret("report", "changed").unwrap();
+    let reloaded = stage.agent.lockgate(&["reload"]).unwrap();
+    assert!(reloaded.ok(), "{reloaded:?}");
+    let output = stage.psql(&stage.report, &["select 1"]);
+    assert_eq!(output.stdout, "1\n", "{output:?}");
+}
+
+#[test]
+fn gss_encryption_is_declined_and_required_gss_fails() {
+    let stage = Stage::new();
+    let preferred = stage
+        .report
+        .psql(&stage.dsn("gssencmode=prefer"), &["select 1"])
+        .unwrap();
+    assert_eq!(preferred.stdout, "1\n", "{preferred:?}");
+    // As a client without a ticket sends it: libpq does so only with one.
+    let program = "
+import socket, struct
+s = socket.create_connection((sys.argv[2], 5432), 5)
+s.sendall(struct.pack('!ii', 8, 80877104)); print(s.recv(1))";
+    let output = stage
+        .report
+        .python(
+            &format!("import sys\n{program}"),
+            &["", stage.postgres.address()],
+        )
+        .unwrap();
+    assert_eq!(output.stdout, "b'N'\n", "{output:?}");
+}
+
+#[test]
+fn a_cancel_request_reaches_the_callers_own_session_alone() {
+    let stage = Stage::new();
+    let program = r#"
+import threading, time, socket, struct
+c = psycopg.connect(dsn, autocommit=True)
+def cancel(): time.sleep(0.5); c.cancel()
+threading.Thread(target=cancel).start()
+begun = time.time()
+try: c.execute("select count(*) from generate_series(1, 100000000000)")
+except psycopg.errors.QueryCanceled as e: print(e.sqlstate, time.time() - begun < 10)
+print(c.execute("select 1").fetchone()[0])
+"#;
+    let output = stage.python(&stage.report, program);
+    assert_eq!(output.stdout, "57014 True\n1\n", "{output:?}");
+
+    // Another workload, with a key it made up: nothing reaches the server.
+    let program = r#"
+import socket, struct
+s = socket.create_connection((sys.argv[2], 5432), 5)
+s.sendall(struct.pack('!iiii', 16, 80877102, 4711, 4712)); print(s.recv(1))
+"#;
+    let output = stage
+        .app
+        .python(
+            &format!("import sys\n{program}"),
+            &["", stage.postgres.address()],
+        )
         .unwrap();
     assert!(
-        output.stdout.contains("slept") || output.stderr.contains("pg_sleep"),
+        output.stdout == "b''\n" || output.stderr.contains("reset"),
         "{output:?}"
+    );
+    assert!(
+        !stage.postgres.log().contains("4711"),
+        "the server was not asked"
     );
 }
