@@ -1,147 +1,202 @@
-//! Whatever is killed: protected destinations are refused, never reached
-//! directly, and all is well again without anybody's help.
+//! Processes that die. Whatever dies, a protected server is reached through
+//! lockgate or not at all, and it comes back by itself.
 
 use std::time::{Duration, Instant};
 
+use lockgate_tests::Output;
+
 use crate::stage::Stage;
 
-/// Sessions on the server that did not come through lockgate: it logs in from
-/// the host's end of the cable, as everybody here does, so who it is shows.
-fn strangers(stage: &Stage) -> String {
+/// As [`Stage::new`], with a server that would accept the client itself and
+/// notes who connects.
+fn open_server() -> Stage {
+    let server = lockgate_tests::PostgresConfig {
+        hba: "host all jane all trust\nhost all all all scram-sha-256\n".into(),
+        settings: "log_connections = on\n".into(),
+        ..Default::default()
+    };
+    let stage = Stage::with("", &server);
     stage
         .postgres
-        .admin(
-            "postgres",
-            "select count(*) from pg_stat_activity where usename = 'whoever'",
-        )
-        .unwrap()
+        .admin("shop", "create role jane login superuser")
+        .unwrap();
+    stage
 }
 
-fn works(stage: &Stage) -> bool {
-    stage.psql(&stage.report, &["select 'works'"]).stdout == "works\n"
+fn as_jane(stage: &Stage) -> Output {
+    let dsn = format!("host={} dbname=shop user=jane", stage.postgres.address());
+    stage.report.psql(&dsn, &["select current_user"]).unwrap()
 }
 
-fn recovers(stage: &Stage, what: &str) {
-    let begun = Instant::now();
-    while !works(stage) {
+/// Connects again and again until it works, and says how often it did not. Not
+/// once is the server reached directly.
+fn until_it_works(stage: &Stage) -> usize {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    for refused in 0.. {
+        let output = as_jane(stage);
+        assert_ne!(output.stdout, "jane\n", "that was direct: {output:?}");
+        if output.stdout == "report_ro\n" {
+            assert!(
+                !stage.postgres.log().contains("user=jane"),
+                "{}",
+                stage.postgres.log()
+            );
+            return refused;
+        }
         assert!(
-            begun.elapsed() < Duration::from_secs(15),
-            "after {what}:\n{}",
+            Instant::now() < deadline,
+            "it does not come back: {output:?}\n{}",
             stage.agent.log()
         );
-        std::thread::sleep(Duration::from_millis(50));
+    }
+    unreachable!()
+}
+
+#[test]
+fn a_killed_proxy_is_refused_and_comes_back() {
+    let stage = open_server();
+    assert_eq!(until_it_works(&stage), 0);
+    for _ in 0..3 {
+        stage.agent.kill("proxy").unwrap();
+        assert!(
+            until_it_works(&stage) > 0,
+            "with no proxy there is no connection"
+        );
     }
 }
 
 #[test]
-fn each_of_the_three_may_be_killed_at_any_moment() {
-    let stage = Stage::new();
-    // The server takes this role with this password: a client that got through
-    // by itself would have a session.
-    stage
-        .postgres
-        .admin(
-            "postgres",
-            "create role whoever superuser login password 'outdated'",
-        )
+fn a_killed_gate_is_refused_and_comes_back() {
+    let stage = open_server();
+    stage.agent.kill("gate").unwrap();
+    until_it_works(&stage);
+}
+
+#[test]
+fn a_killed_keeper_comes_back_and_sessions_go_on() {
+    let stage = open_server();
+    let program = r#"
+import time
+c = psycopg.connect(dsn, autocommit=True)
+print(c.execute("select 1").fetchone()[0], flush=True)
+sys.stdin.readline()
+for i in range(20): c.execute("select count(*) from orders").fetchone(); time.sleep(0.05)
+print("on")
+"#;
+    let mut child = stage
+        .report
+        .command(lockgate_tests::python())
+        .args([
+            "-c",
+            &format!("import psycopg, sys\ndsn = sys.argv[1]\n{program}"),
+            &stage.dsn(""),
+        ])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
         .unwrap();
-    assert!(works(&stage));
-    for role in ["proxy", "keeper", "gate", "proxy"] {
-        stage.agent.kill(role).unwrap();
-        for _ in 0..10 {
-            // Either refused, or served; never as oneself.
-            let output = stage.psql(&stage.report, &["select current_user"]);
-            assert!(
-                output.stdout.is_empty() || output.stdout == "report_ro\n",
-                "{role}: {output:?}"
-            );
-            assert_eq!(strangers(&stage), "0", "{role}");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
+    assert_eq!(lines.next().unwrap().unwrap(), "1");
+    stage.agent.kill("keeper").unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\n").unwrap();
+    let rest: Vec<String> = lines.map(Result::unwrap).collect();
+    child.wait().unwrap();
+    assert_eq!(rest, ["on"], "a session that stands does not need keeper");
+    until_it_works(&stage);
+    let selects = stage
+        .agent
+        .events(&["--verb", "select", "--object", "public/orders"], 20)
+        .unwrap();
+    assert_eq!(
+        selects.len(),
+        20,
+        "each once, also those while keeper was away"
+    );
+}
+
+#[test]
+fn all_three_killed_under_load_lose_no_event() {
+    let stage = open_server();
+    let program = r#"
+import time
+done, deadline = 0, time.time() + 6
+while time.time() < deadline:
+    try:
+        with psycopg.connect(dsn, autocommit=True) as c:
+            while time.time() < deadline:
+                c.execute("select item from orders where id = 1").fetchone(); done += 1
+    except psycopg.Error: time.sleep(0.02)
+print(done)
+"#;
+    let output = std::thread::scope(|scope| {
+        let load = scope.spawn(|| stage.python(&stage.report, program));
+        for role in ["proxy", "keeper", "gate", "proxy"] {
+            std::thread::sleep(Duration::from_millis(900));
+            // It may be between two lives.
+            let _ = stage.agent.kill(role);
         }
-        recovers(&stage, role);
-    }
-    // Nothing was lost on the way.
-    assert!(stage.agent.lockgate(&["audit", "verify"]).unwrap().ok());
-}
-
-#[test]
-fn a_killed_proxy_means_refused() {
-    let stage = Stage::new();
-    assert!(works(&stage));
-    stage.agent.kill("proxy").unwrap();
-    let output = stage.psql(&stage.report, &["select 1"]);
-    assert!(!output.ok(), "the next client is refused: {output:?}");
-    recovers(&stage, "proxy");
-}
-
-#[test]
-fn without_the_agent_protected_destinations_stay_refused() {
-    let mut stage = Stage::new();
-    stage
-        .postgres
-        .admin(
-            "postgres",
-            "create role whoever superuser login password 'outdated'",
-        )
+        load.join().unwrap()
+    });
+    let answered: usize = output
+        .stdout
+        .trim()
+        .parse()
+        .unwrap_or_else(|_| panic!("{output:?}"));
+    assert!(answered > 100, "{output:?}");
+    until_it_works(&stage);
+    let events = stage
+        .agent
+        .events(&["--verb", "select", "--object", "public/orders"], answered)
         .unwrap();
-    assert!(works(&stage));
+    assert!(
+        events.len() >= answered,
+        "{} events of {answered} commands",
+        events.len()
+    );
+    let verified = stage.agent.lockgate(&["audit", "verify"]).unwrap();
+    assert!(verified.ok(), "{verified:?}");
+}
+
+#[test]
+fn a_killed_parent_leaves_the_server_unreachable_until_it_runs_again() {
+    let mut stage = open_server();
     stage.agent.kill_parent().unwrap();
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(4) {
-        let output = stage.psql(&stage.report, &["select current_user"]);
-        assert!(!output.stdout.contains("whoever"), "{output:?}");
+    // Longer than the lease lives.
+    let until = Instant::now() + Duration::from_secs(4);
+    while Instant::now() < until {
+        let output = as_jane(&stage);
+        assert!(!output.ok(), "{output:?}");
         std::thread::sleep(Duration::from_millis(100));
     }
-    let output = stage.psql(&stage.report, &["select 1"]);
-    assert!(
-        output.stderr.contains("Operation not permitted"),
-        "{output:?}"
-    );
+    assert!(!stage.postgres.log().contains("user=jane"));
     stage.agent.launch().unwrap();
-    assert!(works(&stage), "{}", stage.agent.log());
-    let stopped = stage.agent.lockgate(&["stop", "--release"]).unwrap();
-    assert!(stopped.ok(), "{stopped:?}");
-    for _ in 0..100 {
-        let direct = stage.psql(&stage.report, &["select current_user"]);
-        if direct.stdout == "whoever\n" {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("--release did not release");
+    until_it_works(&stage);
 }
 
 #[test]
-fn a_session_outlives_keeper_and_gate() {
+fn stopped_it_stays_refused_and_released_it_is_direct() {
+    let mut stage = open_server();
+    let stopped = stage.agent.lockgate(&["stop"]).unwrap();
+    assert!(stopped.ok(), "{stopped:?}");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!as_jane(&stage).ok());
+    stage.agent.launch().unwrap();
+    until_it_works(&stage);
+    let released = stage.agent.lockgate(&["stop", "--release"]).unwrap();
+    assert!(released.ok(), "{released:?}");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(as_jane(&stage).stdout, "jane\n", "nothing of it is left");
+}
+
+#[test]
+fn two_of_them_do_not_share_a_host() {
     let stage = Stage::new();
-    let mut program = stage.report.command(lockgate_tests::python());
-    program
-        .arg("-uc")
-        .arg(
-            "
-import psycopg, sys
-c = psycopg.connect(sys.argv[1], autocommit=True)
-print(c.execute('select 1').fetchone()[0])
-for line in sys.stdin: print(c.execute('select count(*) from orders').fetchone()[0])
-",
-        )
-        .arg(stage.dsn(""))
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped());
-    let mut child = program.spawn().unwrap();
-    let mut reader = std::io::BufReader::new(child.stdout.take().unwrap());
-    let mut stdin = child.stdin.take().unwrap();
-    let mut answer = || {
-        let mut line = String::new();
-        std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
-        line
-    };
-    assert_eq!(answer(), "1\n");
-    for role in ["keeper", "gate"] {
-        stage.agent.kill(role).unwrap();
-        recovers(&stage, role);
-        std::io::Write::write_all(&mut stdin, b"\n").unwrap();
-        assert_eq!(answer(), "10\n", "after {role}");
-    }
-    drop(stdin);
-    child.wait().unwrap();
+    let second = lockgate_tests::run(
+        std::process::Command::new(lockgate_tests::root().join("target/release/lockgate"))
+            .args(["run", "--config"])
+            .arg(stage.agent.config()),
+    )
+    .unwrap();
+    assert!(!second.ok(), "{second:?}");
+    assert_eq!(stage.psql(&stage.report, &["select 1"]).stdout, "1\n");
 }
