@@ -36,7 +36,9 @@ impl CancelKey {
                 process: u32::from_be_bytes(*process),
                 secret: Bytes::copy_from_slice(secret),
             }),
-            _ => Err(ProtocolError::violation("a cancel key has a length that none has")),
+            _ => Err(ProtocolError::violation(
+                "a cancel key has a length that none has",
+            )),
         }
     }
 }

@@ -14,17 +14,26 @@ pub struct ProtocolError {
 impl ProtocolError {
     /// SQLSTATE 08P01, protocol_violation.
     pub(crate) fn violation(message: impl Into<String>) -> Self {
-        Self { sqlstate: "08P01", message: message.into() }
+        Self {
+            sqlstate: "08P01",
+            message: message.into(),
+        }
     }
 
     /// SQLSTATE 0A000, feature_not_supported.
     pub(crate) fn unsupported(message: impl Into<String>) -> Self {
-        Self { sqlstate: "0A000", message: message.into() }
+        Self {
+            sqlstate: "0A000",
+            message: message.into(),
+        }
     }
 
     /// SQLSTATE 54000, program_limit_exceeded.
     pub(crate) fn limit(message: impl Into<String>) -> Self {
-        Self { sqlstate: "54000", message: message.into() }
+        Self {
+            sqlstate: "54000",
+            message: message.into(),
+        }
     }
 
     /// The five characters of the SQLSTATE (appendix A).
@@ -43,12 +52,17 @@ impl ErrorFields {
     /// Reads a message body.
     pub(crate) fn parse(body: &[u8]) -> Result<Self, ProtocolError> {
         let text = |(kind, text)| (kind, String::from_utf8_lossy(text).into_owned());
-        Ok(Self { fields: fields(body)?.into_iter().map(text).collect() })
+        Ok(Self {
+            fields: fields(body)?.into_iter().map(text).collect(),
+        })
     }
 
     /// The field of type `kind`, such as `b'M'`.
     pub fn get(&self, kind: u8) -> Option<&str> {
-        self.fields.iter().find(|(found, _)| *found == kind).map(|(_, text)| text.as_str())
+        self.fields
+            .iter()
+            .find(|(found, _)| *found == kind)
+            .map(|(_, text)| text.as_str())
     }
 
     /// Field M.
@@ -62,9 +76,12 @@ impl ErrorFields {
     }
 }
 
+/// Types and texts, in the order of the message.
+type Fields<'a> = SmallVec<[(u8, &'a [u8]); 16]>;
+
 /// The fields of a message body as sent: field type byte, string, NUL; a zero
 /// byte ends it. A body with more fields than there are types is refused.
-pub(crate) fn fields(body: &[u8]) -> Result<SmallVec<[(u8, &[u8]); 16]>, ProtocolError> {
+pub(crate) fn fields(body: &[u8]) -> Result<Fields<'_>, ProtocolError> {
     let mut fields = SmallVec::new();
     let mut rest = body;
     loop {

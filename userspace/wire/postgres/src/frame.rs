@@ -30,7 +30,10 @@ impl Header {
                 name(tag)
             )));
         }
-        Ok(Some(Self { tag, total: length + 1 }))
+        Ok(Some(Self {
+            tag,
+            total: length + 1,
+        }))
     }
 }
 
@@ -44,8 +47,8 @@ pub(crate) fn name(tag: u8) -> String {
 
 /// Takes a NUL-terminated string off the front of `body`.
 pub(crate) fn take_string(body: &mut Bytes) -> Result<Bytes, ProtocolError> {
-    let end = memchr::memchr(0, body)
-        .ok_or_else(|| ProtocolError::violation("a string has no end"))?;
+    let end =
+        memchr::memchr(0, body).ok_or_else(|| ProtocolError::violation("a string has no end"))?;
     let text = body.split_to(end);
     body.advance(1);
     Ok(text)

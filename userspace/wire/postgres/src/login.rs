@@ -145,8 +145,15 @@ impl UpstreamLogin {
         out.put_u32(0);
         out.put_u16(3);
         out.put_u16(0);
-        let own = [("user", &self.request.user), ("database", &self.request.database)];
-        let others = self.request.parameters.iter().map(|(name, value)| (name.as_str(), value));
+        let own = [
+            ("user", &self.request.user),
+            ("database", &self.request.database),
+        ];
+        let others = self
+            .request
+            .parameters
+            .iter()
+            .map(|(name, value)| (name.as_str(), value));
         for (name, value) in own.into_iter().chain(others) {
             put_string(out, name.as_bytes());
             put_string(out, value.as_bytes());
@@ -219,7 +226,9 @@ impl UpstreamLogin {
             };
         }
         loop {
-            let Some(header) = Header::peek(input)? else { return Ok(LoginEvent::NeedMore) };
+            let Some(header) = Header::peek(input)? else {
+                return Ok(LoginEvent::NeedMore);
+            };
             if header.total > MAX_LOGIN - self.received {
                 return Err(ProtocolError::limit(format!(
                     "the server sent over {MAX_LOGIN} bytes during login"
@@ -275,7 +284,9 @@ impl UpstreamLogin {
 
     fn authentication(&mut self, mut body: Bytes) -> Result<Option<LoginEvent>, ProtocolError> {
         if body.len() < 4 {
-            return Err(ProtocolError::violation("an authentication request is too short"));
+            return Err(ProtocolError::violation(
+                "an authentication request is too short",
+            ));
         }
         let code = body.get_u32();
         let event = match (code, self.state) {
@@ -290,7 +301,9 @@ impl UpstreamLogin {
             }
             (3, State::Authentication) => LoginEvent::NeedPassword { md5_salt: None },
             (5, State::Authentication) => match body[..].try_into() {
-                Ok(salt) => LoginEvent::NeedPassword { md5_salt: Some(salt) },
+                Ok(salt) => LoginEvent::NeedPassword {
+                    md5_salt: Some(salt),
+                },
                 Err(_) => return Err(ProtocolError::violation("an MD5 salt has four bytes")),
             },
             (10, State::Authentication) => return scram(body).map(Some),
@@ -324,10 +337,12 @@ impl UpstreamLogin {
         if let Some(query) = self.request.setup.get(next) {
             put(out, b'Q', |out| put_string(out, query.as_bytes()));
             self.state = State::Setup(next + 1);
-            return Ok(Some(LoginEvent::NeedMore));
+            return Ok(None);
         }
         if status != b'I' {
-            return Err(ProtocolError::violation("the session does not begin outside a transaction"));
+            return Err(ProtocolError::violation(
+                "the session does not begin outside a transaction",
+            ));
         }
         self.state = State::Done;
         Ok(Some(LoginEvent::Ready(LoginDone {
@@ -350,9 +365,13 @@ fn scram(mut body: Bytes) -> Result<LoginEvent, ProtocolError> {
     }
     let offers = |name: &[u8]| mechanisms.iter().any(|mechanism| mechanism == name);
     if offers(b"SCRAM-SHA-256") || offers(b"SCRAM-SHA-256-PLUS") {
-        return Ok(LoginEvent::NeedScram { plus_offered: offers(b"SCRAM-SHA-256-PLUS") });
+        return Ok(LoginEvent::NeedScram {
+            plus_offered: offers(b"SCRAM-SHA-256-PLUS"),
+        });
     }
-    Err(ProtocolError::unsupported("the server offers no SASL mechanism that lockgate does"))
+    Err(ProtocolError::unsupported(
+        "the server offers no SASL mechanism that lockgate does",
+    ))
 }
 
 fn method(code: u32) -> String {

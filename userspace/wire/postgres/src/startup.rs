@@ -66,7 +66,10 @@ impl ClientStartup {
         if !self.tls && !self.asked_tls && !self.asked_gss && input.first() == Some(&TLS_HANDSHAKE)
         {
             self.asked_tls = true;
-            return Ok(StartupEvent::StartTls { reply: b"", direct: true });
+            return Ok(StartupEvent::StartTls {
+                reply: b"",
+                direct: true,
+            });
         }
         let Some((length, _)) = input.split_first_chunk::<4>() else {
             return Ok(StartupEvent::NeedMore);
@@ -92,7 +95,10 @@ impl ClientStartup {
                         "there are bytes in clear behind the SSLRequest",
                     ));
                 }
-                Ok(StartupEvent::StartTls { reply: b"S", direct: false })
+                Ok(StartupEvent::StartTls {
+                    reply: b"S",
+                    direct: false,
+                })
             }
             GSSENC_REQUEST if length == 8 && !self.tls && !self.asked_gss => {
                 self.asked_gss = true;
@@ -141,7 +147,9 @@ impl StartupMessage {
             parameters.push((name, value));
         }
         if !body.is_empty() {
-            return Err(ProtocolError::violation("there are bytes behind the startup parameters"));
+            return Err(ProtocolError::violation(
+                "there are bytes behind the startup parameters",
+            ));
         }
         let message = Self { minor, parameters };
         if message.user().is_empty() {
@@ -158,7 +166,14 @@ impl StartupMessage {
     /// Major and minor version both sides speak.
     pub fn protocol(&self) -> (u16, u16) {
         // 3.1 was never used; the server treats it as 3.0, too.
-        (3, if self.minor >= NEWEST_MINOR { NEWEST_MINOR } else { 0 })
+        (
+            3,
+            if self.minor >= NEWEST_MINOR {
+                NEWEST_MINOR
+            } else {
+                0
+            },
+        )
     }
 
     /// Major and minor version the client asked for.
@@ -173,7 +188,10 @@ impl StartupMessage {
 
     /// One parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        self.parameters
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The role the client names.

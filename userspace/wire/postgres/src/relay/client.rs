@@ -56,7 +56,9 @@ impl<S: Clone> Relay<S> {
                 }
             }
             self.send_copy_fail(upstream);
-            let Some(Header { tag, total }) = Header::peek(input)? else { return Ok(None) };
+            let Some(Header { tag, total }) = Header::peek(input)? else {
+                return Ok(None);
+            };
             self.check_header(tag, total)?;
             if tag == b'd' {
                 self.client_passing = total;
@@ -169,7 +171,10 @@ impl<S: Clone> Relay<S> {
                 check_bind(body.clone())?;
                 let candidates = self.statements.candidates(&statement, self.batch);
                 self.held = Some(Held::Bind { frame, portal });
-                return Ok(Some(Request::Bind { candidates, parameters: body }));
+                return Ok(Some(Request::Bind {
+                    candidates,
+                    parameters: body,
+                }));
             }
             b'E' => {
                 let portal = Names::<u64>::own(&take_string(&mut body)?)?;
@@ -188,7 +193,10 @@ impl<S: Clone> Relay<S> {
                 let (statement, target) = take_name(tag, body)?;
                 self.expected.push_back(match tag {
                     b'D' => Expected::Describe,
-                    _ => Expected::Close { statement, name: target },
+                    _ => Expected::Close {
+                        statement,
+                        name: target,
+                    },
                 });
             }
             b'S' => {
@@ -230,9 +238,13 @@ impl<S: Clone> Relay<S> {
     /// # Panics
     /// Like the other verdicts, when something else is held.
     pub fn allow_query(&mut self, ticket: u64, upstream: &mut BytesMut) {
-        let Some(Held::Query { frame }) = self.held.take() else { panic!("no Query is held") };
-        self.expected
-            .push_back(Expected::Query(Running { ticket: Some(ticket), ..Running::default() }));
+        let Some(Held::Query { frame }) = self.held.take() else {
+            panic!("no Query is held")
+        };
+        self.expected.push_back(Expected::Query(Running {
+            ticket: Some(ticket),
+            ..Running::default()
+        }));
         upstream.extend_from_slice(&frame);
     }
 
@@ -252,7 +264,11 @@ impl<S: Clone> Relay<S> {
             panic!("no Bind is held")
         };
         let number = self.portals.sent(&portal, self.batch, ticket);
-        self.expected.push_back(Expected::Bind { portal, number, ticket });
+        self.expected.push_back(Expected::Bind {
+            portal,
+            number,
+            ticket,
+        });
         upstream.extend_from_slice(&frame);
     }
 
@@ -261,7 +277,10 @@ impl<S: Clone> Relay<S> {
         let Some(Held::Execute { frame, portal }) = self.held.take() else {
             panic!("no Execute is held")
         };
-        self.expected.push_back(Expected::Execute { portal, running: Running::default() });
+        self.expected.push_back(Expected::Execute {
+            portal,
+            running: Running::default(),
+        });
         upstream.extend_from_slice(&frame);
     }
 
@@ -283,7 +302,11 @@ impl<S: Clone> Relay<S> {
             Some(Held::Query { .. } | Held::FunctionCall) => {
                 put(upstream, b'Q', |out| put_string(out, &refused));
                 let replaced = Some(replaced);
-                Expected::Query(Running { ticket, replaced, ..Running::default() })
+                Expected::Query(Running {
+                    ticket,
+                    replaced,
+                    ..Running::default()
+                })
             }
             Some(Held::Parse { name, .. }) => {
                 put(upstream, b'P', |out| {
@@ -323,11 +346,17 @@ fn unknown(tag: u8) -> ProtocolError {
 }
 
 fn length(message: &str) -> ProtocolError {
-    ProtocolError::violation(format!("the length of a {message} message does not fit its content"))
+    ProtocolError::violation(format!(
+        "the length of a {message} message does not fit its content"
+    ))
 }
 
 fn end(body: &[u8], message: &str) -> Result<(), ProtocolError> {
-    if body.is_empty() { Ok(()) } else { Err(length(message)) }
+    if body.is_empty() {
+        Ok(())
+    } else {
+        Err(length(message))
+    }
 }
 
 fn take_count(body: &mut Bytes, message: &str) -> Result<usize, ProtocolError> {

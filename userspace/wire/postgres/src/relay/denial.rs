@@ -1,8 +1,8 @@
 use bytes::{BufMut, BytesMut};
 
-use crate::messages::{put, put_string};
 use crate::ProtocolError;
 use crate::error::fields;
+use crate::messages::{put, put_string};
 
 /// What the client is told of a denial.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,10 @@ impl Replaced {
         }
         let fields = fields(body)?;
         let severity = |kind| {
-            fields.iter().find(|(found, _)| *found == kind).map_or(&b"ERROR"[..], |(_, text)| text)
+            fields
+                .iter()
+                .find(|(found, _)| *found == kind)
+                .map_or(&b"ERROR"[..], |(_, text)| text)
         };
         let mut out = BytesMut::new();
         put(&mut out, b'E', |out| {

@@ -10,7 +10,11 @@ pub(super) enum Expected {
     /// Until ParseComplete.
     Parse { name: Bytes, number: u64 },
     /// Until BindComplete.
-    Bind { portal: Bytes, number: u64, ticket: u64 },
+    Bind {
+        portal: Bytes,
+        number: u64,
+        ticket: u64,
+    },
     /// A denied Parse or Bind; until its error.
     Refused(Box<Replaced>),
     /// Until RowDescription or NoData.
@@ -33,7 +37,10 @@ pub(super) struct Running {
     /// Of a Query. An Execute has its Bind's.
     pub(super) ticket: Option<u64>,
     pub(super) replaced: Option<Box<Replaced>>,
+    /// By the command tags.
     pub(super) rows: u64,
+    /// DataRow messages: PortalSuspended has no tag.
+    pub(super) shown: u64,
     pub(super) bytes: u64,
     /// There was an answer that ReadyForQuery can follow.
     pub(super) answered: bool,

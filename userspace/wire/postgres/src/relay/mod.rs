@@ -213,7 +213,12 @@ impl<S: Clone> Relay<S> {
     /// the rest, as soon as the client's current message is whole, and rolls
     /// the COPY back. False if no COPY takes data now. `nonce` as in
     /// [`Relay::deny`]; the ticket of the COPY's command is then denied.
-    pub fn fail_copy(&mut self, text: DenialText, nonce: [u8; 16], upstream: &mut BytesMut) -> bool {
+    pub fn fail_copy(
+        &mut self,
+        text: DenialText,
+        nonce: [u8; 16],
+        upstream: &mut BytesMut,
+    ) -> bool {
         let front = self.expected.front_mut().and_then(Expected::running);
         let Some(running) = front.filter(|running| self.copy_in && running.copying) else {
             return false;

@@ -41,13 +41,20 @@ struct Pending<V> {
 
 impl<V> Default for Meanings<V> {
     fn default() -> Self {
-        Self { confirmed: None, pending: VecDeque::new() }
+        Self {
+            confirmed: None,
+            pending: VecDeque::new(),
+        }
     }
 }
 
 impl<V> Default for Names<V> {
     fn default() -> Self {
-        Self { unnamed: Meanings::default(), named: HashMap::new(), next: 0 }
+        Self {
+            unnamed: Meanings::default(),
+            named: HashMap::new(),
+            next: 0,
+        }
     }
 }
 
@@ -86,7 +93,9 @@ impl<V: Clone> Names<V> {
     /// What was sent under the name in the same batch is all it can be: had
     /// the server refused that, it would read over the user, too.
     pub(super) fn candidates(&self, name: &[u8], batch: u64) -> SmallVec<[V; 1]> {
-        let Some(meanings) = self.meanings(name) else { return SmallVec::new() };
+        let Some(meanings) = self.meanings(name) else {
+            return SmallVec::new();
+        };
         match meanings.pending.back() {
             Some(newest) if newest.batch == batch => SmallVec::from_elem(newest.value.clone(), 1),
             _ => {
@@ -110,7 +119,11 @@ impl<V: Clone> Names<V> {
             true => &mut self.unnamed,
             false => self.named.entry(name.clone()).or_default(),
         };
-        meanings.pending.push_back(Pending { number, batch, value });
+        meanings.pending.push_back(Pending {
+            number,
+            batch,
+            value,
+        });
         number
     }
 
@@ -118,14 +131,18 @@ impl<V: Clone> Names<V> {
     pub(super) fn confirmed(&mut self, name: &[u8], number: u64) -> Option<V> {
         let meanings = self.meanings_mut(name)?;
         // It is not there if it was forgotten meanwhile.
-        let front = meanings.pending.pop_front_if(|front| front.number == number)?;
+        let front = meanings
+            .pending
+            .pop_front_if(|front| front.number == number)?;
         meanings.confirmed.replace(front.value)
     }
 
     /// The server refused or read over what was sent as `number`.
     pub(super) fn refused(&mut self, name: &[u8], number: u64) {
         if let Some(meanings) = self.meanings_mut(name) {
-            meanings.pending.pop_front_if(|front| front.number == number);
+            meanings
+                .pending
+                .pop_front_if(|front| front.number == number);
             self.forget_if_empty(name);
         }
     }
@@ -153,17 +170,24 @@ impl<V: Clone> Names<V> {
     }
 
     fn meanings(&self, name: &[u8]) -> Option<&Meanings<V>> {
-        if name.is_empty() { Some(&self.unnamed) } else { self.named.get(name) }
+        if name.is_empty() {
+            Some(&self.unnamed)
+        } else {
+            self.named.get(name)
+        }
     }
 
     fn meanings_mut(&mut self, name: &[u8]) -> Option<&mut Meanings<V>> {
-        if name.is_empty() { Some(&mut self.unnamed) } else { self.named.get_mut(name) }
+        if name.is_empty() {
+            Some(&mut self.unnamed)
+        } else {
+            self.named.get_mut(name)
+        }
     }
 
     fn forget_if_empty(&mut self, name: &[u8]) {
-        let empty = |meanings: &Meanings<V>| {
-            meanings.confirmed.is_none() && meanings.pending.is_empty()
-        };
+        let empty =
+            |meanings: &Meanings<V>| meanings.confirmed.is_none() && meanings.pending.is_empty();
         if self.named.get(name).is_some_and(empty) {
             self.named.remove(name);
         }

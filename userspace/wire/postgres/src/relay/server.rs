@@ -5,9 +5,9 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::denial::scrub;
 use super::expected::Expected;
 use super::{Relay, ResponseEvent};
-use crate::frame::{HEADER, Header, name, take_string};
 use crate::ProtocolError;
 use crate::error::fields;
+use crate::frame::{HEADER, Header, name, take_string};
 
 /// Largest message that must be whole to be understood, in bytes. Rows and
 /// COPY data go through as they come.
@@ -43,7 +43,9 @@ impl<S: Clone> Relay<S> {
                     break;
                 }
             }
-            let Some(Header { tag, total }) = Header::peek(&input[at..])? else { break };
+            let Some(Header { tag, total }) = Header::peek(&input[at..])? else {
+                break;
+            };
             if !is_known(tag) {
                 return Err(self.unexpected(tag));
             }
@@ -58,7 +60,9 @@ impl<S: Clone> Relay<S> {
                     name(tag)
                 )));
             }
-            let Some(frame) = input.get(at..at + total) else { break };
+            let Some(frame) = input.get(at..at + total) else {
+                break;
+            };
             match self.answer(tag, &frame[HEADER..], events)? {
                 Fate::Pass => at += total,
                 Fate::Replace(message) => {
@@ -78,6 +82,7 @@ impl<S: Clone> Relay<S> {
         match self.expected.front_mut().and_then(Expected::running) {
             Some(running) if running.replaced.is_none() && !running.ended && !running.copying => {
                 running.bytes += total as u64;
+                running.shown += 1;
                 Ok(())
             }
             _ => Err(self.unexpected(tag)),
@@ -135,7 +140,10 @@ impl<S: Clone> Relay<S> {
             },
             (_, Some(Expected::Execute { running, .. })) => match tag {
                 b'C' | b'I' | b's' => {
-                    running.rows = running.rows.saturating_add(rows(body));
+                    running.rows = match tag {
+                        b's' => running.shown,
+                        _ => rows(body),
+                    };
                     self.copy_in = false;
                     self.executed(tag, events);
                     true
@@ -167,16 +175,26 @@ impl<S: Clone> Relay<S> {
             Some(Expected::Parse { name, number }) => {
                 self.statements.confirmed(&name, number);
             }
-            Some(Expected::Bind { portal, number, ticket }) => {
+            Some(Expected::Bind {
+                portal,
+                number,
+                ticket,
+            }) => {
                 if let Some(before) = self.portals.confirmed(&portal, number) {
                     self.done_with(before, events);
                 }
                 self.open.push((ticket, 0, 0));
             }
-            Some(Expected::Close { statement: true, name }) => {
+            Some(Expected::Close {
+                statement: true,
+                name,
+            }) => {
                 self.statements.closed(&name);
             }
-            Some(Expected::Close { statement: false, name }) => {
+            Some(Expected::Close {
+                statement: false,
+                name,
+            }) => {
                 if let Some(ticket) = self.portals.closed(&name) {
                     self.done_with(ticket, events);
                 }
@@ -188,7 +206,11 @@ impl<S: Clone> Relay<S> {
     /// A portal is gone; what it has done was its command's all.
     fn done_with(&mut self, ticket: u64, events: &mut Vec<ResponseEvent>) {
         if let Some((ticket, rows, bytes)) = self.take_open(ticket) {
-            events.push(ResponseEvent::Completed { ticket, rows, bytes });
+            events.push(ResponseEvent::Completed {
+                ticket,
+                rows,
+                bytes,
+            });
         }
     }
 
@@ -199,15 +221,25 @@ impl<S: Clone> Relay<S> {
 
     /// An Execute has ended, or was suspended by its row limit.
     fn executed(&mut self, tag: u8, events: &mut Vec<ResponseEvent>) {
-        let Some(Expected::Execute { portal, running }) = self.pop() else { return };
-        let Some(&ticket) = self.portals.current(&portal) else { return };
+        let Some(Expected::Execute { portal, running }) = self.pop() else {
+            return;
+        };
+        let Some(&ticket) = self.portals.current(&portal) else {
+            return;
+        };
         // It may have ended before: then this one had no rows.
-        let Some((_, rows, bytes)) = self.take_open(ticket) else { return };
+        let Some((_, rows, bytes)) = self.take_open(ticket) else {
+            return;
+        };
         let rows = rows.saturating_add(running.rows);
         let bytes = bytes + running.bytes;
         match tag {
             b's' => self.open.push((ticket, rows, bytes)),
-            _ => events.push(ResponseEvent::Completed { ticket, rows, bytes }),
+            _ => events.push(ResponseEvent::Completed {
+                ticket,
+                rows,
+                bytes,
+            }),
         }
     }
 
@@ -252,8 +284,13 @@ impl<S: Clone> Relay<S> {
             Some(replaced) => replaced.answer(body)?,
             None => None,
         };
-        let code = fields(body)?.iter().find(|(kind, _)| *kind == b'C').map(|(_, code)| *code);
-        let sqlstate = code.and_then(|code| code.try_into().ok()).unwrap_or(*b"XX000");
+        let code = fields(body)?
+            .iter()
+            .find(|(kind, _)| *kind == b'C')
+            .map(|(_, code)| *code);
+        let sqlstate = code
+            .and_then(|code| code.try_into().ok())
+            .unwrap_or(*b"XX000");
         let denied = own.is_some();
         let end = |ticket| match denied {
             true => ResponseEvent::Denied { ticket },
@@ -273,7 +310,11 @@ impl<S: Clone> Relay<S> {
             None | Some(Expected::Sync) => {}
             Some(_) => {
                 let ticket = match self.pop() {
-                    Some(Expected::Bind { portal, number, ticket }) => {
+                    Some(Expected::Bind {
+                        portal,
+                        number,
+                        ticket,
+                    }) => {
                         self.portals.refused(&portal, number);
                         Some(ticket)
                     }
@@ -320,7 +361,11 @@ impl<S: Clone> Relay<S> {
                     self.statements.refused(&name, number);
                     None
                 }
-                Some(Expected::Bind { portal, number, ticket }) => {
+                Some(Expected::Bind {
+                    portal,
+                    number,
+                    ticket,
+                }) => {
                     self.portals.refused(&portal, number);
                     Some(ticket)
                 }
@@ -346,8 +391,10 @@ impl<S: Clone> Relay<S> {
     /// first.
     fn never_run(&mut self, portal: &[u8]) -> Option<u64> {
         let &ticket = self.portals.current(portal)?;
-        let fresh = self.open.iter().any(|open| *open == (ticket, 0, 0));
-        fresh.then(|| self.take_open(ticket))?.map(|(ticket, ..)| ticket)
+        let fresh = self.open.contains(&(ticket, 0, 0));
+        fresh
+            .then(|| self.take_open(ticket))?
+            .map(|(ticket, ..)| ticket)
     }
 
     fn ready(
@@ -356,13 +403,19 @@ impl<S: Clone> Relay<S> {
         events: &mut Vec<ResponseEvent>,
     ) -> Result<Fate, ProtocolError> {
         let &[status @ (b'I' | b'T' | b'E')] = body else {
-            return Err(ProtocolError::violation("ReadyForQuery with a status there is not"));
+            return Err(ProtocolError::violation(
+                "ReadyForQuery with a status there is not",
+            ));
         };
         match self.expected.front() {
             Some(Expected::Query(running)) if running.answered && !running.copying => {
                 let (ticket, rows, bytes) = (running.ticket, running.rows, running.bytes);
                 if !running.ended {
-                    let ended = |ticket| ResponseEvent::Completed { ticket, rows, bytes };
+                    let ended = |ticket| ResponseEvent::Completed {
+                        ticket,
+                        rows,
+                        bytes,
+                    };
                     events.extend(ticket.map(ended));
                 }
                 self.pop();
@@ -382,8 +435,11 @@ impl<S: Clone> Relay<S> {
         if status == b'I' {
             // Portals do not outlive their transaction.
             self.portals.all_closed();
-            let ended =
-                |(ticket, rows, bytes)| ResponseEvent::Completed { ticket, rows, bytes };
+            let ended = |(ticket, rows, bytes)| ResponseEvent::Completed {
+                ticket,
+                rows,
+                bytes,
+            };
             events.extend(self.open.drain(..).map(ended));
         }
         events.push(ResponseEvent::Idle { status });
@@ -416,8 +472,24 @@ fn pass(input: &mut BytesMut, count: usize, client: &mut BytesMut) {
 fn is_known(tag: u8) -> bool {
     matches!(
         tag,
-        b'1' | b'2' | b'3' | b'A' | b'C' | b'D' | b'E' | b'G' | b'H' | b'I' | b'N' | b'S' | b'T'
-            | b'Z' | b'c' | b'd' | b'n' | b's' | b't'
+        b'1' | b'2'
+            | b'3'
+            | b'A'
+            | b'C'
+            | b'D'
+            | b'E'
+            | b'G'
+            | b'H'
+            | b'I'
+            | b'N'
+            | b'S'
+            | b'T'
+            | b'Z'
+            | b'c'
+            | b'd'
+            | b'n'
+            | b's'
+            | b't'
     )
 }
 
@@ -425,7 +497,10 @@ fn is_known(tag: u8) -> bool {
 fn rows(tag: &[u8]) -> u64 {
     let tag = tag.strip_suffix(&[0]).unwrap_or(tag);
     let last = tag.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-    std::str::from_utf8(last).ok().and_then(|count| count.parse().ok()).unwrap_or(0)
+    std::str::from_utf8(last)
+        .ok()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0)
 }
 
 fn string(bytes: Bytes) -> String {

@@ -20,7 +20,12 @@ enum Step {
     Flush,
     Function,
     /// Parse, Bind, Execute of a COPY FROM, data, the end, Sync.
-    Copy { text: &'static str, sync_before: bool, sync_within: bool, end: CopyEnd },
+    Copy {
+        text: &'static str,
+        sync_before: bool,
+        sync_within: bool,
+        end: CopyEnd,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -41,9 +46,20 @@ fn end() -> impl Strategy<Value = CopyEnd> {
 
 fn step(texts: &'static [&'static str]) -> impl Strategy<Value = Step> {
     let simple = [
-        "begin", "commit", "rollback", "fail", "", "rows 1;rows 2", "rows 1;fail;rows 1",
-        "copy in", "copy in fails", "copy in;rows 1;copy in", "copy out", "rows 3",
-        "secret rows 1", "rows 1;secret rows 1",
+        "begin",
+        "commit",
+        "rollback",
+        "fail",
+        "",
+        "rows 1;rows 2",
+        "rows 1;fail;rows 1",
+        "copy in",
+        "copy in fails",
+        "copy in;rows 1;copy in",
+        "copy out",
+        "rows 3",
+        "secret rows 1",
+        "rows 1;secret rows 1",
     ];
     let kind = prop::sample::select(&b"SP"[..]);
     prop_oneof![
@@ -85,7 +101,12 @@ fn script(steps: &[Step]) -> Vec<u8> {
             Step::Sync => sync(),
             Step::Flush => flush(),
             Step::Function => message(b'F', &[0; 12]),
-            Step::Copy { text, sync_before, sync_within, end } => {
+            Step::Copy {
+                text,
+                sync_before,
+                sync_within,
+                end,
+            } => {
                 let before = if *sync_before { sync() } else { Vec::new() };
                 let within = if *sync_within { sync() } else { Vec::new() };
                 [
@@ -110,7 +131,10 @@ fn script(steps: &[Step]) -> Vec<u8> {
 
 /// In which pieces bytes arrive, and where.
 fn schedule() -> impl Strategy<Value = Vec<(u8, usize)>> {
-    prop::collection::vec((0..3_u8, prop_oneof![1..4_usize, 4..60_usize, Just(500)]), 0..200)
+    prop::collection::vec(
+        (0..3_u8, prop_oneof![1..4_usize, 4..60_usize, Just(500)]),
+        0..200,
+    )
 }
 
 fn play(script: &[u8], schedule: &[(u8, usize)]) -> Session {
@@ -135,15 +159,24 @@ fn play(script: &[u8], schedule: &[(u8, usize)]) -> Session {
 /// What holds whatever the client sends.
 fn is_safe(session: &Session) {
     assert!(!session.server.dead, "the server lost the thread");
-    assert!(session.to_relay.is_empty(), "something of the client's waits for ever");
+    assert!(
+        session.to_relay.is_empty(),
+        "something of the client's waits for ever"
+    );
     let mut executes = session.executes.iter();
     for ran in &session.server.ran {
         match ran {
             Ran::Query(text) => assert!(!text.contains("secret"), "a denied text ran"),
             Ran::Bind(parameter, text) => {
-                assert!(!text.contains("secret") && !text.contains("unbound"), "{text} was bound");
+                assert!(
+                    !text.contains("secret") && !text.contains("unbound"),
+                    "{text} was bound"
+                );
                 let candidates = &session.candidates[parameter];
-                assert!(candidates.contains(text), "bound {text}, decided on {candidates:?}");
+                assert!(
+                    candidates.contains(text),
+                    "bound {text}, decided on {candidates:?}"
+                );
             }
             Ran::Execute(parameter, _) => {
                 // Those that the server read over are between.

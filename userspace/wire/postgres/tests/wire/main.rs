@@ -1,6 +1,14 @@
 //! The crate from outside: golden bytes, a model server, a real one.
 
+mod bounds;
+mod cuts;
+mod fuzzed;
 mod interleavings;
+mod login;
 mod message;
 mod model;
+mod postgres;
+mod real_server;
+mod relay;
 mod session;
+mod startup;

@@ -10,7 +10,10 @@ pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
 }
 
 fn strings(parts: &[&str]) -> Vec<u8> {
-    parts.iter().flat_map(|part| part.bytes().chain([0])).collect()
+    parts
+        .iter()
+        .flat_map(|part| part.bytes().chain([0]))
+        .collect()
 }
 
 pub fn query(text: &str) -> Vec<u8> {
@@ -84,7 +87,12 @@ pub fn copy_fail(reason: &str) -> Vec<u8> {
 /// ErrorResponse.
 pub fn error(sqlstate: &str, text: &str) -> Vec<u8> {
     let mut body = Vec::new();
-    for field in ["SERROR", "VERROR", &format!("C{sqlstate}"), &format!("M{text}")] {
+    for field in [
+        "SERROR",
+        "VERROR",
+        &format!("C{sqlstate}"),
+        &format!("M{text}"),
+    ] {
         body.extend(strings(&[field]));
     }
     body.push(0);
@@ -130,7 +138,9 @@ pub fn take(bytes: &mut Vec<u8>) -> Vec<(u8, Vec<u8>)> {
     let mut at = 0;
     while let Some((&[tag, a, b, c, d], rest)) = bytes[at..].split_first_chunk::<5>() {
         let length = u32::from_be_bytes([a, b, c, d]) as usize - 4;
-        let Some(body) = rest.get(..length) else { break };
+        let Some(body) = rest.get(..length) else {
+            break;
+        };
         found.push((tag, body.to_vec()));
         at += 5 + length;
     }
@@ -140,7 +150,10 @@ pub fn take(bytes: &mut Vec<u8>) -> Vec<(u8, Vec<u8>)> {
 
 /// Splits off a string that ends with NUL.
 pub fn take_text(body: &mut &[u8]) -> String {
-    let end = body.iter().position(|byte| *byte == 0).expect("a string ends with NUL");
+    let end = body
+        .iter()
+        .position(|byte| *byte == 0)
+        .expect("a string ends with NUL");
     let text = String::from_utf8_lossy(&body[..end]).into_owned();
     *body = &body[end + 1..];
     text

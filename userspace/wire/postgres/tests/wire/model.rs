@@ -172,7 +172,10 @@ impl Server {
     fn run(&mut self, mut statements: Vec<String>) {
         while !statements.is_empty() {
             let text = statements.remove(0);
-            if let Err(error) = self.may_run(&text).and_then(|()| self.statement(&text, false)) {
+            if let Err(error) = self
+                .may_run(&text)
+                .and_then(|()| self.statement(&text, false))
+            {
                 self.error(error);
                 break;
             }
@@ -187,7 +190,11 @@ impl Server {
     fn parses(&self, text: &str) -> Answer {
         let broken = text.starts_with("lockgate_denied_")
             || self.unparsable.is_some_and(|word| text.contains(word));
-        if broken { Err(("42601", format!("syntax error at \"{text}\""))) } else { Ok(()) }
+        if broken {
+            Err(("42601", format!("syntax error at \"{text}\"")))
+        } else {
+            Ok(())
+        }
     }
 
     fn may_run(&self, text: &str) -> Answer {
@@ -198,11 +205,15 @@ impl Server {
     }
 
     fn statement(&mut self, text: &str, extended: bool) -> Answer {
-        let mut words = text.split(' ').skip_while(|word| matches!(*word, "secret" | "unbound"));
+        let mut words = text
+            .split(' ')
+            .skip_while(|word| matches!(*word, "secret" | "unbound"));
         match words.next().unwrap_or_default() {
             "" => self.waiting.extend(message(b'I', &[])),
             "rows" => {
-                let count = words.next().map_or(0, |count| count.parse().expect("a number"));
+                let count = words
+                    .next()
+                    .map_or(0, |count| count.parse().expect("a number"));
                 if !extended {
                     self.waiting.extend(description());
                 }
@@ -223,7 +234,11 @@ impl Server {
                 if words.next() == Some("fails") {
                     return Err(("P0001", "raised by a trigger".into()));
                 }
-                self.copy = Some(Copy { extended, rows: 0, rest: Vec::new() });
+                self.copy = Some(Copy {
+                    extended,
+                    rows: 0,
+                    rest: Vec::new(),
+                });
             }
             "begin" => {
                 self.transaction = true;
@@ -247,7 +262,11 @@ impl Server {
             b'd' => copy.rows += 1,
             b'S' | b'H' => {}
             b'c' => {
-                let Copy { extended, rows, rest } = self.copy.take().expect("a COPY runs");
+                let Copy {
+                    extended,
+                    rows,
+                    rest,
+                } = self.copy.take().expect("a COPY runs");
                 self.waiting.extend(complete(&format!("COPY {rows}")));
                 if !extended {
                     self.run(rest);
@@ -280,11 +299,12 @@ impl Server {
         if !self.transaction {
             self.portals.clear();
         }
-        self.waiting.extend(ready(match (self.aborted, self.transaction) {
-            (true, _) => b'E',
-            (_, true) => b'T',
-            _ => b'I',
-        }));
+        self.waiting
+            .extend(ready(match (self.aborted, self.transaction) {
+                (true, _) => b'E',
+                (_, true) => b'T',
+                _ => b'I',
+            }));
         self.flush();
     }
 

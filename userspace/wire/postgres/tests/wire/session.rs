@@ -28,7 +28,11 @@ pub struct Session {
 }
 
 pub fn denial() -> DenialText {
-    DenialText { message: DENIED.into(), hint: Some("ask".into()), detail: None }
+    DenialText {
+        message: DENIED.into(),
+        hint: Some("ask".into()),
+        detail: None,
+    }
 }
 
 pub fn nonce(number: u64) -> [u8; 16] {
@@ -39,7 +43,10 @@ pub fn nonce(number: u64) -> [u8; 16] {
 
 impl Session {
     pub fn new() -> Self {
-        let settings = RelaySettings { message_bytes: 4096, scrub_errors: false };
+        let settings = RelaySettings {
+            message_bytes: 4096,
+            scrub_errors: false,
+        };
         Self {
             relay: Relay::new(settings),
             server: Server::default(),
@@ -92,12 +99,15 @@ impl Session {
                     false => self.relay.allow_parse(text, out),
                 }
             }
-            Request::Bind { candidates, parameters } => {
+            Request::Bind {
+                candidates,
+                parameters,
+            } => {
                 let parameter = &parameters[8..parameters.len() - 2];
                 let parameter = String::from_utf8_lossy(parameter).into_owned();
                 self.tickets.insert(ticket, parameter.clone());
-                let denied = candidates.is_empty()
-                    || candidates.iter().any(|text| text.contains("unbound"));
+                let denied =
+                    candidates.is_empty() || candidates.iter().any(|text| text.contains("unbound"));
                 self.candidates.insert(parameter, candidates.to_vec());
                 match denied {
                     true => deny(&mut self.relay, Some(ticket)),
