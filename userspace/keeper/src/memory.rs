@@ -1,5 +1,5 @@
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use rustix::mm::{MlockAllFlags, mlockall};
-use rustix::process::{Resource, getrlimit};
 
 /// Keeps this process out of swap, so that no password is written to a disk.
 ///
@@ -7,11 +7,34 @@ use rustix::process::{Resource, getrlimit};
 /// unit): under a limit, an allocation above it would fail at any later moment.
 /// Returns whether it is done; without it, use encrypted swap or none.
 pub(crate) fn lock_in() -> bool {
-    let limit = getrlimit(Resource::Memlock);
-    if limit.current.is_some() {
+    // Not rustix's, which takes for granted that the call is allowed; a sandbox
+    // may refuse it.
+    if !getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(now, _)| now == RLIM_INFINITY) {
         return false;
     }
     // On fault: spool segments are mapped whole but touched page by page.
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     mlockall(flags).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_locked_only_without_a_limit() {
+        let (now, _) = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap();
+        let status = || std::fs::read_to_string("/proc/self/status").unwrap();
+        let unlocked = || {
+            status()
+                .lines()
+                .any(|line| line.starts_with("VmLck:\t       0 kB"))
+        };
+        assert!(unlocked(), "nothing is locked before");
+        assert!(!lock_in() || now == RLIM_INFINITY);
+        assert!(
+            now == RLIM_INFINITY || unlocked(),
+            "nothing is locked under a limit"
+        );
+    }
 }

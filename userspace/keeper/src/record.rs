@@ -104,7 +104,13 @@ impl Record {
             .name("seal".into())
             .spawn(move || {
                 let _alive = alive;
-                sealing.run(&inbox);
+                let finishing = sealing.run(&inbox);
+                // Spool and store are free for the next keeper before it is said.
+                drop(sealing);
+                if let Some(finishing) = finishing {
+                    // Who waits may have been ended.
+                    let _ = finishing.send(());
+                }
             })?;
         Ok((Self { orders, numbers }, ended))
     }
@@ -131,7 +137,7 @@ impl Record {
     }
 
     /// Returns when everything is sealed that is there, keeper's own events
-    /// too. Nothing may be noted after that.
+    /// too. Nothing is recorded after that.
     pub(crate) async fn finish(&self) {
         let (answer, waits) = oneshot::channel();
         // Without the thread there is nothing to wait for.
@@ -182,12 +188,13 @@ struct Sealing {
 }
 
 impl Sealing {
-    fn run(&mut self, inbox: &Receiver<Order>) {
+    /// Until keeper ends. Returns who waits for that.
+    fn run(&mut self, inbox: &Receiver<Order>) -> Option<oneshot::Sender<()>> {
         loop {
             match inbox.recv_timeout(FOLLOW) {
                 Ok(order) => self.obey(order),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return None,
             }
             while let Ok(order) = inbox.try_recv() {
                 self.obey(order);
@@ -203,9 +210,8 @@ impl Sealing {
             }
             numbers.error = error;
             drop(numbers);
-            if let Some(finishing) = self.finishing.take() {
-                // Who waits may have been ended.
-                let _ = finishing.send(());
+            if self.finishing.is_some() {
+                return self.finishing.take();
             }
         }
     }

@@ -11,6 +11,7 @@ use lockgate_tls::Upstream;
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::answers::{Keeper, Shared};
@@ -21,8 +22,9 @@ use crate::gate::{DialError, Gate};
 use crate::record::{self, Record};
 use crate::{memory, metrics};
 
-/// How long the end may take. The parent kills after three seconds.
-const SETTLE: Duration = Duration::from_millis(2500);
+/// How long the end of the proxies' channels is waited for, and how long the
+/// sealing of the rest may take. The parent kills after three seconds.
+const SETTLE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(2));
 
 /// What keeper is given at its start, before it loses its rights.
 #[derive(Debug)]
@@ -77,6 +79,8 @@ struct Service {
     secrets: Option<Result<Secrets, String>>,
     clickhouse: watch::Sender<Option<ClickHouseSettings>>,
     proxies: Generation,
+    /// One task for each proxy.
+    serving: JoinSet<()>,
     /// Proxies that came before the first configuration.
     waiting: Vec<OwnedFd>,
 }
@@ -96,6 +100,7 @@ impl Service {
             secrets: None,
             clickhouse: watch::Sender::new(None),
             proxies: 0,
+            serving: JoinSet::new(),
             waiting: Vec::new(),
         })
     }
@@ -167,7 +172,10 @@ impl Service {
             Some(keeper) => {
                 self.proxies += 1;
                 let channel = Arc::new(Channel::new(fd)?);
-                tokio::spawn(keeper.clone().serve(channel, self.proxies));
+                self.serving
+                    .spawn(keeper.clone().serve(channel, self.proxies));
+                // Those that have ended.
+                while self.serving.try_join_next().is_some() {}
             }
             None => self.waiting.push(fd),
         }
@@ -287,10 +295,14 @@ impl Service {
 
     /// Takes in what the proxies left. What is not sealed in time is sealed at
     /// the next start.
-    async fn settle(&self) {
+    async fn settle(&mut self) {
+        let gone = async { while self.serving.join_next().await.is_some() {} };
+        if tokio::time::timeout(SETTLE.0, gone).await.is_err() {
+            tracing::warn!("keeper ends before the proxies");
+        }
         if let Some(keeper) = &self.keeper {
             keeper.record.note("keeper ends".into());
-            if tokio::time::timeout(SETTLE, keeper.record.finish())
+            if tokio::time::timeout(SETTLE.1, keeper.record.finish())
                 .await
                 .is_err()
             {

@@ -266,7 +266,7 @@ fn a_key_that_does_not_fit_is_refused_without_being_quoted() {
     let secret = "MEECAQAwEwYHKoZIzj0CAQYIKoZIzj0DAQcEJzAlAgEBBCA";
     let broken = format!("-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----\n");
     for key in [foreign.as_str(), broken.as_str(), "hunter2"] {
-        let error = own(key).err().expect("refused").to_string();
+        let error = own(key).expect_err("refused").to_string();
         assert!(error.contains("orders.db"), "{error}");
         assert!(
             !error.contains(secret) && !error.contains("hunter2"),
