@@ -185,6 +185,7 @@ fn against_a_real_server() {
     portals_are_suspended_described_closed_and_end_with_their_transaction(&server);
     notices_notifications_and_parameters_pass(&server);
     names_are_cut_by_the_server_and_so_not_taken(&server);
+    sql_can_give_a_name_that_parse_gave(&server);
 }
 
 fn a_denial_leaves_the_session_as_the_server_itself_would(server: &Postgres) {
@@ -504,4 +505,29 @@ fn names_are_cut_by_the_server_and_so_not_taken(server: &Postgres) {
         ),
         "1 2 ZI"
     );
+}
+
+fn sql_can_give_a_name_that_parse_gave(server: &Postgres) {
+    let renaming = query("DEALLOCATE r; PREPARE r AS SELECT 2");
+    let run = [bind_plain("", "r"), execute("", 0), sync()].concat();
+    for forget in [false, true] {
+        let mut s = Session::new(server);
+        assert_eq!(s.ask(&[parse("r", "SELECT 1"), sync()], 1), "1 ZI");
+        if forget {
+            s.relay.forget_names();
+        }
+        assert_eq!(s.ask(std::slice::from_ref(&renaming), 1), "C C ZI");
+        s.send(&run);
+        let messages = s.read(b'Z', 1);
+        match forget {
+            // The server runs what Parse did not send: why there is `forget_names`.
+            false => assert!(messages.contains(&(b'D', row_body(b"2")))),
+            true => assert_eq!(summary(&messages), "E42501 ZI"),
+        }
+    }
+}
+
+/// A DataRow of one column.
+fn row_body(value: &[u8]) -> Vec<u8> {
+    [&[0, 1][..], &(value.len() as u32).to_be_bytes(), value].concat()
 }
