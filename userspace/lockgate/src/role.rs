@@ -1,7 +1,7 @@
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use lockgate_config::LogFormat;
 use lockgate_ipc::Role;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,6 @@ pub(crate) struct Setup {
 /// One of the three processes, from its start to its end.
 pub(crate) fn run(role: Role, setup: Setup) -> anyhow::Result<()> {
     crate::log::start(setup.log);
-    die_with_parent(setup.parent)?;
     let channel = inherited(setup.channel);
     let metrics = setup
         .metrics
@@ -59,15 +58,6 @@ pub(crate) fn run(role: Role, setup: Setup) -> anyhow::Result<()> {
             lockgate_keeper::run(channel, setup)
         }
     }
-}
-
-/// A role without its parent would serve nobody and hold the kernel's lease.
-fn die_with_parent(parent: u32) -> anyhow::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    if std::os::unix::process::parent_id() != parent {
-        bail!("the parent has ended already");
-    }
-    Ok(())
 }
 
 #[allow(unsafe_code)]

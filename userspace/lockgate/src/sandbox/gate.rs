@@ -9,7 +9,6 @@ const KEPT: CapabilitySet = CapabilitySet::BPF // load programs, update maps
     .union(CapabilitySet::SYS_PTRACE) // /proc/PID/exe of other users' processes
     .union(CapabilitySet::DAC_READ_SEARCH) // hash executables; open cgroups by id
     .union(CapabilitySet::SYS_RESOURCE) // memory for maps on kernels before 5.11
-    .union(CapabilitySet::SYS_CHROOT) // a mount namespace's part of setns
     .union(CapabilitySet::SYS_NICE); // the lease's thread goes first
 
 /// Drops all other capabilities. Landlock is not used here: it would deny the

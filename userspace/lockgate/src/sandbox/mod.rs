@@ -2,42 +2,69 @@
 //!
 //! | | user | capabilities | files (Landlock) | system calls (seccomp) |
 //! | --- | --- | --- | --- | --- |
-//! | gate | root | nine, see [`gate`] | as root without overriding modes | all but a list |
+//! | gate | root | eight, see `gate` | opens none for writing (seccomp) | all but a list |
 //! | proxy | own | none | none | a list; no socket, no open |
 //! | keeper | own | none | its state folder | a list; no socket |
 //!
-//! For all: no new privileges, no core dumps, not traceable by others.
+//! For all: no new privileges, no core dumps, not traceable by others, no
+//! programs, no processes, no new code in memory, ended with the parent.
 
 mod gate;
 mod probe;
 mod seccomp;
 mod unprivileged;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use lockgate_ipc::Role;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit,
+};
 
 pub(crate) use probe::probe;
 
 use crate::role::Setup;
+
+/// Descriptors a role may hold: two for each connection, and some.
+const DESCRIPTORS: u64 = 1 << 20;
 
 /// Gives up what `role` does not need. What cannot be given up is an error,
 /// except where the kernel has no Landlock: there the rest must do, and
 /// `lockgate doctor` says so.
 pub(crate) fn enter(role: Role, setup: &Setup) -> anyhow::Result<()> {
     rustix::thread::set_no_new_privs(true).context("no_new_privs")?;
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
+    let exactly = |number| Rlimit {
+        current: Some(number),
+        maximum: Some(number),
     };
-    setrlimit(Resource::Core, none).context("RLIMIT_CORE")?;
+    setrlimit(Resource::Core, exactly(0)).context("RLIMIT_CORE")?;
+    // Where even root may not raise it (fs.nr_open, a container), what there
+    // is must do; the limit on connections then is this one.
+    if setrlimit(Resource::Nofile, exactly(DESCRIPTORS)).is_err() {
+        let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
+        let all = Rlimit {
+            current: hard,
+            maximum: hard,
+        };
+        setrlimit(Resource::Nofile, all).context("RLIMIT_NOFILE")?;
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     match role {
         Role::Gate => gate::enter()?,
         Role::Proxy => unprivileged::enter(setup, None)?,
         Role::Keeper => unprivileged::enter(setup, Some(&setup.state_dir))?,
     }
-    // After the change of user, which sets it again.
+    // The change of user undoes both of these.
+    die_with_parent(setup.parent)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable).context("PR_SET_DUMPABLE")?;
     seccomp::apply(role).context("seccomp")
+}
+
+/// A role without its parent would serve nobody and hold the kernel's lease.
+fn die_with_parent(parent: u32) -> anyhow::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL)).context("PR_SET_PDEATHSIG")?;
+    if std::os::unix::process::parent_id() != parent {
+        bail!("the parent has ended already");
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
     RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
@@ -12,13 +12,14 @@ use crate::role::Setup;
 /// Becomes the role's own user, without any capability, and loses the file
 /// system but for `writable`.
 pub(super) fn enter(setup: &Setup, writable: Option<&Path>) -> anyhow::Result<()> {
-    if let Some((uid, gid)) = setup.user {
-        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-        setgroups(&[]).context("setgroups")?;
-        setresgid(gid, gid, gid).context("setresgid")?;
-        // From here on there are no capabilities either.
-        setresuid(uid, uid, uid).context("setresuid")?;
-    }
+    let Some((uid, gid)) = setup.user else {
+        bail!("this role has no user of its own");
+    };
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setgroups(&[]).context("setgroups")?;
+    setresgid(gid, gid, gid).context("setresgid")?;
+    // From here on there are no capabilities either.
+    setresuid(uid, uid, uid).context("setresuid")?;
     landlock(writable).context("Landlock")
 }
 
@@ -32,8 +33,17 @@ fn landlock(writable: Option<&Path>) -> anyhow::Result<()> {
         .scope(Scope::from_all(abi))?;
     let mut ruleset = ruleset.create()?;
     if let Some(path) = writable {
-        let rule = PathBeneath::new(PathFd::new(path)?, AccessFs::from_all(abi));
-        ruleset = ruleset.add_rule(rule)?;
+        // Plain files and folders: no programs, devices, links, sockets.
+        let plain = AccessFs::ReadFile
+            | AccessFs::ReadDir
+            | AccessFs::WriteFile
+            | AccessFs::Truncate
+            | AccessFs::MakeReg
+            | AccessFs::MakeDir
+            | AccessFs::RemoveFile
+            | AccessFs::RemoveDir
+            | AccessFs::Refer;
+        ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, plain))?;
     }
     if ruleset.restrict_self()?.ruleset == RulesetStatus::NotEnforced {
         tracing::warn!(
