@@ -180,12 +180,25 @@ fn a_server_without_tls_gets_no_login_where_tls_is_asked_for() {
 fn no_login(stage: &Stage, word: &str) {
     // One connection: with `prefer`, libpq would try a second time.
     let dsn = stage.dsn("sslmode=disable");
-    let output = stage.report.psql(&dsn, &["select count(*) from orders"]).unwrap();
-    assert!(!output.ok() && output.stderr.contains("lockgate"), "{output:?}");
+    let output = stage
+        .report
+        .psql(&dsn, &["select count(*) from orders"])
+        .unwrap();
+    assert!(
+        !output.ok() && output.stderr.contains("lockgate"),
+        "{output:?}"
+    );
     assert!(output.stderr.contains(word), "{output:?}");
     let refused = stage.agent.events(&["--workload", "report"], 2).unwrap();
-    assert!(refused.iter().any(|event| event["kind"] == "refused"), "{refused:?}");
-    assert!(!stage.agent.log().contains("s3cret"), "{}", stage.agent.log());
+    assert!(
+        refused.iter().any(|event| event["kind"] == "refused"),
+        "{refused:?}"
+    );
+    assert!(
+        !stage.agent.log().contains("s3cret"),
+        "{}",
+        stage.agent.log()
+    );
 }
 
 #[test]
