@@ -7,7 +7,7 @@
 #![no_std]
 
 /// Version of everything in this file.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Names of maps, as in the object and below the pin folder.
 pub mod maps {
@@ -31,7 +31,10 @@ pub mod maps {
     pub const PROCESSES: &str = "PROCESSES";
     /// Ring buffer of [`super::Refusal`].
     pub const REFUSALS: &str = "REFUSALS";
-    /// Per processor, one u64: refusals that found the ring buffer full.
+    /// Ring buffer of [`super::Exec`].
+    pub const EXECS: &str = "EXECS";
+    /// Per processor, u64s by [`super::lost`]: records that found their ring
+    /// buffer full.
     pub const LOST: &str = "LOST";
 }
 
@@ -40,6 +43,14 @@ pub mod globals {
     /// Offset of `child_pid` in the record of sched_process_fork. It differs
     /// between kernels; the gate reads it from tracefs.
     pub const FORK_CHILD_PID: &str = "FORK_CHILD_PID";
+}
+
+/// Indexes of [`maps::LOST`].
+pub mod lost {
+    /// Records of [`super::Refusal`].
+    pub const REFUSALS: u32 = 0;
+    /// Records of [`super::Exec`].
+    pub const EXECS: u32 = 1;
 }
 
 /// IPPROTO_MPTCP.
@@ -133,6 +144,10 @@ pub struct Origin {
     pub start_ns: u64,
     /// See [`Process`].
     pub exec_ns: u64,
+    /// See [`Process`].
+    pub exec_tgid: u32,
+    /// Zero.
+    pub reserved_end: u32,
     /// For people.
     pub comm: [u8; 16],
 }
@@ -144,7 +159,30 @@ pub struct Process {
     /// CLOCK_MONOTONIC at fork, ns; 1 for one that was there before.
     pub start_ns: u64,
     /// CLOCK_MONOTONIC at the last execve, ns; inherited over fork; 1 for an
-    /// image that was there before.
+    /// image that was there before, 0 for one that is not known or, while
+    /// execve is under way, not decided.
+    pub exec_ns: u64,
+    /// Who called that execve: with `exec_ns` it names the image, which
+    /// children share until they call execve themselves. 0 where `exec_ns` is
+    /// 0 or 1.
+    pub exec_tgid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A process has a new image.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// [`VERSION`].
+    pub version: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// Thread group id.
+    pub tgid: u32,
+    /// See [`Process`].
+    pub start_ns: u64,
+    /// See [`Process`].
     pub exec_ns: u64,
 }
 
@@ -209,10 +247,12 @@ const _: () = {
     assert!(size_of::<Key6>() == 18 && align_of::<Key6>() == 1);
     assert!(size_of::<Listener>() == 4);
     assert!(size_of::<Flow>() == 32 && offset_of!(Flow, family) == 24);
-    assert!(size_of::<Origin>() == 96);
+    assert!(size_of::<Origin>() == 104);
     assert!(offset_of!(Origin, address) == 8 && offset_of!(Origin, tgid) == 24);
-    assert!(offset_of!(Origin, cgroup_id) == 40 && offset_of!(Origin, comm) == 80);
-    assert!(size_of::<Process>() == 16);
+    assert!(offset_of!(Origin, cgroup_id) == 40 && offset_of!(Origin, exec_tgid) == 80);
+    assert!(offset_of!(Origin, comm) == 88);
+    assert!(size_of::<Process>() == 24 && offset_of!(Process, exec_tgid) == 16);
+    assert!(size_of::<Exec>() == 24 && offset_of!(Exec, start_ns) == 8);
     assert!(size_of::<Refusal>() == 48 && offset_of!(Refusal, netns_cookie) == 32);
 };
 
@@ -234,6 +274,7 @@ mod user {
         super::Flow,
         super::Origin,
         super::Process,
-        super::Refusal
+        super::Refusal,
+        super::Exec
     );
 }

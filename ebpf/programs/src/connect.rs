@@ -31,7 +31,7 @@ pub struct Destination {
 
 #[cgroup_sock_addr(connect4)]
 pub fn lockgate_connect4(ctx: SockAddrContext) -> i32 {
-    let to = destination4(&ctx);
+    let to = destination4(&ctx, bound4(&ctx));
     if !is_protected(&to) || is_exempt(&ctx) {
         return ALLOW;
     }
@@ -47,7 +47,7 @@ pub fn lockgate_connect4(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(connect6)]
 pub fn lockgate_connect6(ctx: SockAddrContext) -> i32 {
-    let to = destination6(&ctx);
+    let to = destination6(&ctx, bound4(&ctx), is_bound_to_mapped(&ctx));
     if !is_protected(&to) || is_exempt(&ctx) {
         return ALLOW;
     }
@@ -65,23 +65,27 @@ pub fn lockgate_connect6(ctx: SockAddrContext) -> i32 {
             return DENY;
         }
         set_port(&ctx, port6);
-        set_ip6(&ctx, [0, 0, 0, 1u32.to_be()]);
+        set_ip6(&ctx, LOOPBACK6);
     }
     ALLOW
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn lockgate_sendmsg4(ctx: SockAddrContext) -> i32 {
-    datagram(&ctx, &destination4(&ctx))
+    // SAFETY: a load from the context that the verifier has checked.
+    let source = unsafe { (*ctx.sock_addr).msg_src_ip4 };
+    let source = if source == 0 { bound4(&ctx) } else { source };
+    datagram(&ctx, &destination4(&ctx, source))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn lockgate_sendmsg6(ctx: SockAddrContext) -> i32 {
-    datagram(&ctx, &destination6(&ctx))
+    datagram(&ctx, &destination6(&ctx, bound4(&ctx), is_bound_to_mapped(&ctx)))
 }
 
-/// 127.0.0.1 and the word before a v4-mapped address, in network order.
+/// 127.0.0.1, ::1, and the word before a v4-mapped address, in network order.
 const LOOPBACK4: u32 = u32::from_ne_bytes([127, 0, 0, 1]);
+const LOOPBACK6: [u32; 4] = [0, 0, 0, 1u32.to_be()];
 const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// There is nothing a datagram to a protected port could be but a way around.
@@ -148,7 +152,7 @@ fn origin(
     // so attest nothing.
     let process = match unsafe { PROCESSES.get(tgid) } {
         Some(process) => *process,
-        None => Process { start_ns: 0, exec_ns: 0 },
+        None => Process { start_ns: 0, exec_ns: 0, exec_tgid: 0, reserved: 0 },
     };
     Origin {
         version: VERSION,
@@ -167,23 +171,33 @@ fn origin(
         connected_ns,
         start_ns: process.start_ns,
         exec_ns: process.exec_ns,
+        exec_tgid: process.exec_tgid,
+        reserved_end: 0,
         comm: ctx.command().unwrap_or([0; 16]),
     }
 }
 
-fn destination4(ctx: &SockAddrContext) -> Destination {
-    // SAFETY: loads from the context that the verifier has checked.
-    let (ip, port) = unsafe { ((*ctx.sock_addr).user_ip4, (*ctx.sock_addr).user_port) };
+/// Where an IPv4 address leads. The kernel takes the unspecified one for that
+/// of the socket, of its device or for loopback, only after this hook; so it is
+/// replaced here, and what is looked up is what is connected to.
+fn destination4(ctx: &SockAddrContext, source: u32) -> Destination {
+    // SAFETY: loads from and a store to the context that the verifier has checked.
+    let (ip, port) = unsafe {
+        let addr = ctx.sock_addr;
+        if (*addr).user_ip4 == 0 {
+            (*addr).user_ip4 = or_loopback(source);
+        }
+        ((*addr).user_ip4, (*addr).user_port)
+    };
     let mut address = [0; 16];
-    let bytes = ip.to_ne_bytes();
-    address[0] = bytes[0];
-    address[1] = bytes[1];
-    address[2] = bytes[2];
-    address[3] = bytes[3];
+    write_word(&mut address, 0, ip);
     Destination { family: INET, port: u16::from_be(port as u16), address }
 }
 
-fn destination6(ctx: &SockAddrContext) -> Destination {
+/// As [`destination4`]. `source` is the IPv4 address the socket is bound to;
+/// `mapped` says that it is bound to a v4-mapped one, which turns `::` into
+/// IPv4, too.
+fn destination6(ctx: &SockAddrContext, source: u32, mapped: bool) -> Destination {
     // SAFETY: loads from the context that the verifier has checked; one word
     // at a time, since only these widths are allowed.
     let (words, port) = unsafe {
@@ -194,15 +208,49 @@ fn destination6(ctx: &SockAddrContext) -> Destination {
     };
     let port = u16::from_be(port as u16);
     let mut address = [0; 16];
-    if words[0] == 0 && words[1] == 0 && words[2] == MAPPED {
-        write_word(&mut address, 0, words[3]);
-        return Destination { family: INET, port, address };
+    if words[0] == 0 && words[1] == 0 && (words[2] == MAPPED || words[2] | words[3] == 0) {
+        if words[3] != 0 {
+            write_word(&mut address, 0, words[3]);
+            return Destination { family: INET, port, address };
+        }
+        if words[2] == MAPPED || mapped {
+            // `::` of a socket that is bound to a mapped address is loopback,
+            // whatever that address is.
+            let ip = if mapped && words[2] != MAPPED { LOOPBACK4 } else { or_loopback(source) };
+            set_ip6(ctx, [0, 0, MAPPED, ip]);
+            write_word(&mut address, 0, ip);
+            return Destination { family: INET, port, address };
+        }
+        set_ip6(ctx, LOOPBACK6);
+        write_word(&mut address, 12, LOOPBACK6[3]);
+        return Destination { family: INET6, port, address };
     }
     write_word(&mut address, 0, words[0]);
     write_word(&mut address, 4, words[1]);
     write_word(&mut address, 8, words[2]);
     write_word(&mut address, 12, words[3]);
     Destination { family: INET6, port, address }
+}
+
+fn or_loopback(source: u32) -> u32 {
+    if source == 0 { LOOPBACK4 } else { source }
+}
+
+/// The IPv4 address the socket is bound to; 0 for none.
+fn bound4(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: the socket of the context is valid while the program runs.
+    unsafe { (*(*ctx.sock_addr).__bindgen_anon_1.sk).src_ip4 }
+}
+
+/// Whether the socket is bound to a v4-mapped address.
+fn is_bound_to_mapped(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the socket of the context is valid while the program runs; one
+    // word, since only this width is allowed.
+    unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        let words = (&raw const (*sk).src_ip6).cast::<u32>();
+        core::ptr::read_volatile(words.add(2)) == MAPPED
+    }
 }
 
 #[inline(always)]

@@ -23,4 +23,6 @@ pub static PROCESSES: LruHashMap<u32, Process, 65536> = LruHashMap::new();
 #[btf_map]
 pub static REFUSALS: RingBuf<[u8; 48], 262144> = RingBuf::new();
 #[btf_map]
-pub static LOST: PerCpuArray<u64, 1> = PerCpuArray::new();
+pub static EXECS: RingBuf<[u8; 24], 262144> = RingBuf::new();
+#[btf_map]
+pub static LOST: PerCpuArray<u64, 2> = PerCpuArray::new();

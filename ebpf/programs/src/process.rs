@@ -5,9 +5,10 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::tracepoint;
 use aya_ebpf::programs::TracePointContext;
-use lockgate_abi::Process;
+use lockgate_abi::{Exec, Process, VERSION, lost};
 
-use crate::maps::PROCESSES;
+use crate::maps::{EXECS, PROCESSES};
+use crate::refusal::count_lost;
 
 /// Offset of `child_pid`; set by the gate, since it differs between kernels.
 #[unsafe(no_mangle)]
@@ -21,26 +22,42 @@ pub fn lockgate_fork(ctx: TracePointContext) -> u32 {
     let offset = unsafe { core::ptr::read_volatile(&raw const FORK_CHILD_PID) } as usize;
     // SAFETY: read by a helper that fails where there is nothing.
     let Ok(child) = (unsafe { ctx.read_at::<u32>(offset) }) else { return 0 };
-    let now = now();
-    // SAFETY: a copy of a small record.
-    let exec_ns = match unsafe { PROCESSES.get(ctx.tgid()) } {
-        Some(parent) => parent.exec_ns,
-        None => 0,
-    };
-    let _ = PROCESSES.insert(child, Process { start_ns: now, exec_ns }, 0);
+    let (_, exec_ns, exec_tgid) = known(ctx.tgid());
+    keep(child, Process { start_ns: now(), exec_ns, exec_tgid, reserved: 0 });
+    0
+}
+
+/// Before the old image goes, when nothing but the new one or death can follow
+/// (Linux 6.10). What /proc shows from here on is not what connected before, so
+/// nothing may be attested by it.
+#[tracepoint(category = "sched", name = "sched_prepare_exec")]
+pub fn lockgate_prepare(ctx: TracePointContext) -> u32 {
+    let tgid = ctx.tgid();
+    let (start_ns, exec_ns, _) = known(tgid);
+    if exec_ns != 0 {
+        keep(tgid, Process { start_ns, exec_ns: 0, exec_tgid: 0, reserved: 0 });
+    }
     0
 }
 
 #[tracepoint(category = "sched", name = "sched_process_exec")]
 pub fn lockgate_exec(ctx: TracePointContext) -> u32 {
     let tgid = ctx.tgid();
-    let now = now();
-    // SAFETY: a copy of a small record.
-    let start_ns = match unsafe { PROCESSES.get(tgid) } {
-        Some(process) => process.start_ns,
-        None => now,
+    let exec_ns = now();
+    let start_ns = match known(tgid) {
+        (0, _, _) => exec_ns,
+        (start_ns, _, _) => start_ns,
     };
-    let _ = PROCESSES.insert(tgid, Process { start_ns, exec_ns: now }, 0);
+    keep(tgid, Process { start_ns, exec_ns, exec_tgid: tgid, reserved: 0 });
+    // The gate looks at the image at once, so that it knows it when the process
+    // has gone before its connection is accepted.
+    match EXECS.reserve_untyped::<Exec>(0) {
+        Some(mut entry) => {
+            entry.write(Exec { version: VERSION, reserved: [0; 3], tgid, start_ns, exec_ns });
+            entry.submit(0);
+        }
+        None => count_lost(lost::EXECS),
+    }
     0
 }
 
@@ -49,6 +66,22 @@ pub fn lockgate_exec(ctx: TracePointContext) -> u32 {
 pub fn lockgate_exit(ctx: TracePointContext) -> u32 {
     let _ = PROCESSES.remove(ctx.pid());
     0
+}
+
+/// start_ns, exec_ns and exec_tgid; zeros for a process that is not known.
+#[inline(always)]
+fn known(tgid: u32) -> (u64, u64, u32) {
+    // SAFETY: a copy of a small record; a torn one attests nothing.
+    match unsafe { PROCESSES.get(tgid) } {
+        Some(process) => (process.start_ns, process.exec_ns, process.exec_tgid),
+        None => (0, 0, 0),
+    }
+}
+
+#[inline(always)]
+fn keep(tgid: u32, process: Process) {
+    // A full LRU map makes room; a process that is not in it attests nothing.
+    let _ = PROCESSES.insert(tgid, process, 0);
 }
 
 fn now() -> u64 {

@@ -1,6 +1,6 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
-use lockgate_abi::{Refusal, VERSION};
+use lockgate_abi::{Refusal, VERSION, lost};
 
 use crate::connect::Destination;
 use crate::maps::{LOST, REFUSALS};
@@ -9,11 +9,7 @@ use crate::maps::{LOST, REFUSALS};
 /// changes nothing about the refusal.
 pub fn refuse<C: EbpfContext>(ctx: &C, reason: u8, to: &Destination, netns_cookie: u64) {
     let Some(mut entry) = REFUSALS.reserve_untyped::<Refusal>(0) else {
-        if let Some(lost) = LOST.get_ptr_mut(0) {
-            // SAFETY: this processor's own counter.
-            unsafe { *lost += 1 };
-        }
-        return;
+        return count_lost(lost::REFUSALS);
     };
     entry.write(Refusal {
         version: VERSION,
@@ -29,4 +25,12 @@ pub fn refuse<C: EbpfContext>(ctx: &C, reason: u8, to: &Destination, netns_cooki
         at_ns: unsafe { bpf_ktime_get_ns() },
     });
     entry.submit(0);
+}
+
+/// Counts a record that found its buffer full.
+pub fn count_lost(kind: u32) {
+    if let Some(count) = LOST.get_ptr_mut(kind) {
+        // SAFETY: this processor's own counter.
+        unsafe { *count += 1 };
+    }
 }

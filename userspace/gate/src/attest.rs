@@ -1,40 +1,31 @@
-use std::fs::File;
-use std::io::Read;
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, PoisonError, RwLock};
 
-use lockgate_abi::{INET, Process};
+use lockgate_abi::{Exec, INET, Process};
+use lockgate_config::Workload;
 use lockgate_identity::{Ancestor, ExecKey, Executable, Origin};
 use quick_cache::sync::Cache;
-use sha2::{Digest, Sha256};
 
-/// Largest executable that is hashed.
-const MAX_EXECUTABLE: u64 = 512 << 20;
-
-/// Longest time a hash may take. A file system can answer as slowly as it
-/// likes; what takes longer is not attested.
-const MAX_HASHING: Duration = Duration::from_secs(2);
-
-/// How far up the ancestors are looked at.
-const MAX_ANCESTORS: usize = 16;
-
-/// How much of the argument vector is kept, in bytes.
-const MAX_ARGV: u64 = 4096;
+use crate::hash::Hashes;
+use crate::proc;
 
 /// Executions whose facts are kept.
 const KEPT: usize = 8192;
 
 /// Turns what the kernel recorded into an origin: reads /proc while the
 /// process is still the one that connected, and never after.
-pub(crate) struct Attestor {
+pub struct Attestor {
     known: Cache<ExecKey, Arc<Facts>>,
-    hashes: Cache<FileKey, [u8; 32]>,
-    hashing: Mutex<()>,
+    /// By who called execve and when: what children share with that process.
+    images: Cache<(u32, u64), Arc<Facts>>,
+    hashes: Hashes,
     /// Whether some workload asks for hashes.
-    with_hash: std::sync::atomic::AtomicBool,
+    with_hash: AtomicBool,
+    /// Paths that workloads are named by.
+    named: RwLock<HashSet<PathBuf>>,
 }
 
 /// What /proc says of one execution.
@@ -45,39 +36,59 @@ struct Facts {
     argv: Vec<String>,
 }
 
-/// Names the content of a file, as far as a file system can be trusted.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct FileKey {
-    device: u64,
-    inode: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-    size: u64,
+impl Default for Attestor {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Attestor {
-    pub(crate) fn new() -> Self {
+    /// Knows nothing yet and hashes nothing.
+    pub fn new() -> Self {
         Self {
             known: Cache::new(KEPT),
-            hashes: Cache::new(1024),
-            hashing: Mutex::new(()),
+            images: Cache::new(KEPT),
+            hashes: Hashes::new(),
             with_hash: false.into(),
+            named: RwLock::default(),
         }
     }
 
-    /// Whether executables are hashed from now.
-    pub(crate) fn set_with_hash(&self, with_hash: bool) {
-        let before = self
-            .with_hash
-            .swap(with_hash, std::sync::atomic::Ordering::SeqCst);
-        if before != with_hash {
-            self.known.clear();
+    /// Looks from now at what these workloads are named by: executables are
+    /// hashed only where some workload asks for it, and paths that a workload
+    /// names are believed only where they are what they seem.
+    pub fn look_for(&self, workloads: &[Workload]) {
+        let named = workloads
+            .iter()
+            .flat_map(|workload| [&workload.executable, &workload.ancestor])
+            .flatten()
+            .cloned()
+            .collect();
+        let with_hash = workloads.iter().any(|workload| workload.sha256.is_some());
+        *self.named.write().unwrap_or_else(PoisonError::into_inner) = named;
+        self.with_hash.store(with_hash, SeqCst);
+        self.known.clear();
+        self.images.clear();
+    }
+
+    /// Looks at a new image while it runs, so that it is known when its process
+    /// has gone. `still` as in [`Attestor::attest`].
+    pub fn executed(&self, exec: &Exec, still: impl Fn(u32) -> Option<Process>) {
+        let key = ExecKey {
+            tgid: exec.tgid,
+            start_ns: exec.start_ns,
+            exec_ns: exec.exec_ns,
+        };
+        // Without the hash: many executions never connect.
+        if let Some(facts) = self.read(key, false, still) {
+            self.images.insert((key.tgid, key.exec_ns), facts.clone());
+            self.known.insert(key, facts);
         }
     }
 
     /// Attests one connection. `still` looks a process up in the tracepoints'
     /// map at the time of the call. May read files; not for a runtime's thread.
-    pub(crate) fn attest(
+    pub fn attest(
         &self,
         record: &lockgate_abi::Origin,
         client: SocketAddr,
@@ -89,7 +100,7 @@ impl Attestor {
             start_ns: record.start_ns,
             exec_ns: record.exec_ns,
         };
-        let facts = self.facts(exec, still);
+        let facts = self.facts(exec, record.exec_tgid, still);
         let comm_end = record.comm.iter().position(|byte| *byte == 0).unwrap_or(16);
         Origin {
             original: original(record),
@@ -110,101 +121,72 @@ impl Attestor {
         }
     }
 
-    fn facts(&self, exec: ExecKey, still: impl Fn(u32) -> Option<Process>) -> Arc<Facts> {
+    fn facts(
+        &self,
+        exec: ExecKey,
+        exec_tgid: u32,
+        still: impl Fn(u32) -> Option<Process>,
+    ) -> Arc<Facts> {
         // A process that the tracepoints do not know could be any.
         if exec.exec_ns == 0 {
             return Arc::default();
         }
-        if let Some(facts) = self.known.get(&exec) {
-            return facts;
+        let with_hash = self.with_hash.load(SeqCst);
+        let known = self.known.get(&exec);
+        let is_hashed = |facts: &Facts| {
+            let executable = facts.executable.as_ref();
+            executable.is_some_and(|executable| executable.sha256.is_some())
+        };
+        match known {
+            Some(facts) if !with_hash || is_hashed(&facts) => facts,
+            known => match self.read(exec, with_hash, still) {
+                Some(facts) => {
+                    self.known.insert(exec, facts.clone());
+                    facts
+                }
+                None => known.unwrap_or_else(|| self.inherited(exec, exec_tgid)),
+            },
         }
-        let is_same = || {
-            still(exec.tgid)
-                .is_some_and(|now| (now.start_ns, now.exec_ns) == (exec.start_ns, exec.exec_ns))
-        };
-        let facts = Facts {
-            executable: self.executable(exec.tgid),
-            ancestors: ancestors(exec.tgid),
-            argv: argv(exec.tgid),
-        };
-        // What was read counts only if it was the same execution all the while.
-        if !is_same() {
+    }
+
+    /// What a process that has gone had from the one that called execve.
+    fn inherited(&self, exec: ExecKey, exec_tgid: u32) -> Arc<Facts> {
+        let Some(image) = self.images.get(&(exec_tgid, exec.exec_ns)) else {
             return Arc::default();
+        };
+        let mut facts = Facts::clone(&image);
+        if exec_tgid != exec.tgid {
+            // Whoever was in between is not known; they all had this image.
+            let parent = Ancestor {
+                tgid: exec_tgid,
+                executable: facts.executable.as_ref().map(|own| own.path.clone()),
+            };
+            facts.ancestors.insert(0, parent);
+            facts.ancestors.truncate(proc::MAX_ANCESTORS);
         }
-        let facts = Arc::new(facts);
-        self.known.insert(exec, facts.clone());
-        facts
+        Arc::new(facts)
     }
 
-    fn executable(&self, tgid: u32) -> Option<Executable> {
-        let link = format!("/proc/{tgid}/exe");
-        let path = readable(std::fs::read_link(&link).ok()?);
-        let sha256 = match self.with_hash.load(std::sync::atomic::Ordering::SeqCst) {
-            true => self.hash(&link),
-            false => None,
-        };
-        Some(Executable { path, sha256 })
-    }
-
-    /// Through /proc, so that it is the file that runs, whatever stands at its
-    /// path by now.
-    fn hash(&self, link: &str) -> Option<[u8; 32]> {
-        let file = File::open(link).ok()?;
-        let meta = file.metadata().ok()?;
-        let key = FileKey {
-            device: meta.dev(),
-            inode: meta.ino(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            changed: (meta.ctime(), meta.ctime_nsec()),
-            size: meta.size(),
-        };
-        if let Some(hash) = self.hashes.get(&key) {
-            return Some(hash);
-        }
-        if key.size > MAX_EXECUTABLE {
-            return None;
-        }
-        // One at a time: a slow file must not take every thread. Who finds it
-        // taken for too long goes on without.
-        let deadline = Instant::now() + MAX_HASHING;
-        let _hashing = loop {
-            match self.hashing.try_lock() {
-                Ok(guard) => break guard,
-                Err(_) if Instant::now() < deadline => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err(_) => return None,
-            }
-        };
-        let hash = hash_file(file, Instant::now() + MAX_HASHING)?;
-        self.hashes.insert(key, hash);
-        Some(hash)
-    }
-}
-
-/// Reads in a thread of its own, since a read can hang for ever; that thread
-/// then hangs alone.
-fn hash_file(mut file: File, deadline: Instant) -> Option<[u8; 32]> {
-    let (send, receive) = std::sync::mpsc::channel();
-    let reading = std::thread::Builder::new()
-        .name("hash".into())
-        .spawn(move || {
-            let mut hasher = Sha256::new();
-            let mut buffer = vec![0; 1 << 20];
-            loop {
-                match file.read(&mut buffer) {
-                    Ok(0) => break,
-                    Ok(count) if Instant::now() < deadline => hasher.update(&buffer[..count]),
-                    Ok(_) | Err(_) => return,
-                }
-            }
-            // Who asked may have given up.
-            let _ = send.send(hasher.finalize().into());
+    /// None if the process is not, or was not all the while, this execution.
+    fn read(
+        &self,
+        exec: ExecKey,
+        with_hash: bool,
+        still: impl Fn(u32) -> Option<Process>,
+    ) -> Option<Arc<Facts>> {
+        let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
+        let executable = proc::executable(exec.tgid, &named).map(|path| Executable {
+            path,
+            sha256: with_hash.then(|| self.hashes.of(exec.tgid)).flatten(),
         });
-    reading.ok()?;
-    receive
-        .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        .ok()
+        let facts = Facts {
+            executable,
+            ancestors: proc::ancestors(exec.tgid, &named),
+            argv: proc::argv(exec.tgid),
+        };
+        let now = still(exec.tgid)?;
+        ((now.start_ns, now.exec_ns) == (exec.start_ns, exec.exec_ns)).then(|| Arc::new(facts))
+    }
 }
 
 fn original(record: &lockgate_abi::Origin) -> SocketAddr {
@@ -218,88 +200,24 @@ fn original(record: &lockgate_abi::Origin) -> SocketAddr {
     SocketAddr::new(ip, record.port)
 }
 
-fn ancestors(tgid: u32) -> Vec<Ancestor> {
-    let mut found = Vec::new();
-    let mut child = tgid;
-    while found.len() < MAX_ANCESTORS {
-        let Some(parent) = parent(child).filter(|parent| *parent != 0) else {
-            break;
-        };
-        let executable = std::fs::read_link(format!("/proc/{parent}/exe"))
-            .ok()
-            .map(readable);
-        found.push(Ancestor {
-            tgid: parent,
-            executable,
-        });
-        child = parent;
-    }
-    found
-}
-
-/// Records and policies are text. A path that is not UTF-8 gets replacement
-/// characters, and so equals no path that a configuration can name.
-fn readable(path: PathBuf) -> PathBuf {
-    match path.into_os_string().into_string() {
-        Ok(text) => text.into(),
-        Err(other) => other.to_string_lossy().into_owned().into(),
-    }
-}
-
-fn parent(tgid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
-    // The name in parentheses may hold anything, parentheses included.
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
-fn argv(tgid: u32) -> Vec<String> {
-    let mut bytes = Vec::new();
-    if let Ok(file) = File::open(format!("/proc/{tgid}/cmdline")) {
-        // Half an argument vector is still a claim.
-        let _ = file.take(MAX_ARGV).read_to_end(&mut bytes);
-    }
-    let mut arguments = bytes
-        .split(|byte| *byte == 0)
-        .filter(|argument| !argument.is_empty());
-    let program = arguments
-        .next()
-        .map(|name| String::from_utf8_lossy(name).into_owned());
-    program
-        .into_iter()
-        .chain(arguments.map(without_values))
-        .collect()
-}
-
-/// An argument as it may be kept: statements and passwords are given on command
-/// lines, so that only names of options and paths of files stay.
-fn without_values(argument: &[u8]) -> String {
-    let Ok(text) = std::str::from_utf8(argument) else {
-        return "…".into();
-    };
-    if let Some(long) = text.strip_prefix("--") {
-        return format!("--{}", long.split_once('=').map_or(long, |(name, _)| name));
-    }
-    if text.starts_with('-') {
-        // A short option may have its value behind it.
-        return text.chars().take(2).collect();
-    }
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-".contains(c);
-    let is_path = text.starts_with(['/', '.']) && text.contains('/') && text.chars().all(plain);
-    if is_path {
-        text.to_owned()
-    } else {
-        "…".into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
+
+    fn workloads(text: &str) -> Vec<Workload> {
+        let text = format!("[[workload]]\nname = 'w'\nuser = '0'\n{text}");
+        toml::from_str::<lockgate_config::Config>(&text)
+            .unwrap()
+            .workloads
+    }
 
     const ME: Process = Process {
         start_ns: 7,
         exec_ns: 8,
+        exec_tgid: 9,
+        reserved: 0,
     };
 
     fn record() -> lockgate_abi::Origin {
@@ -319,6 +237,8 @@ mod tests {
             connected_ns: 1,
             start_ns: ME.start_ns,
             exec_ns: ME.exec_ns,
+            exec_tgid: ME.exec_tgid,
+            reserved_end: 0,
             comm: *b"me\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
         }
     }
@@ -330,7 +250,7 @@ mod tests {
     #[test]
     fn a_process_that_is_still_itself_is_attested() {
         let attestor = Attestor::new();
-        attestor.set_with_hash(true);
+        attestor.look_for(&workloads("sha256 = 'x'"));
         let origin = attest(&attestor, Some(ME));
         let executable = origin.executable.unwrap();
         assert_eq!(executable.path, std::env::current_exe().unwrap());
@@ -355,26 +275,68 @@ mod tests {
     }
 
     #[test]
-    fn arguments_are_kept_without_their_values() {
-        for (argument, kept) in [
-            ("--password=hunter2", "--password"),
-            ("-phunter2", "-p"),
-            ("-c", "-c"),
-            ("select 'hunter2'", "…"),
-            ("postgres://me:hunter2@db/shop", "…"),
-            ("hunter2", "…"),
-            ("/srv/jobs/nightly.py", "/srv/jobs/nightly.py"),
-            ("./job.sh", "./job.sh"),
-            ("/x?password=hunter2", "…"),
-        ] {
-            assert_eq!(without_values(argument.as_bytes()), kept);
-        }
-    }
-
-    #[test]
     fn what_was_attested_outlives_the_process() {
         let attestor = Attestor::new();
         attest(&attestor, Some(ME));
         assert!(attest(&attestor, None).executable.is_some());
+    }
+
+    #[test]
+    fn a_new_image_is_known_when_its_process_has_gone() {
+        let attestor = Attestor::new();
+        let exec = Exec {
+            version: lockgate_abi::VERSION,
+            reserved: [0; 3],
+            tgid: record().tgid,
+            start_ns: ME.start_ns,
+            exec_ns: ME.exec_ns,
+        };
+        attestor.executed(&exec, |_| Some(ME));
+        assert!(attest(&attestor, None).executable.is_some());
+        // A child that went before it could be looked at has its parent's image.
+        let child = lockgate_abi::Origin {
+            tgid: 1 << 30,
+            start_ns: 70,
+            exec_tgid: exec.tgid,
+            ..record()
+        };
+        let client = "127.0.0.1:4000".parse().unwrap();
+        let origin = attestor.attest(&child, client, None, |_| None);
+        assert_eq!(
+            origin.executable.unwrap().path,
+            std::env::current_exe().unwrap()
+        );
+        assert_eq!(origin.ancestors[0].tgid, exec.tgid);
+        // Not the image of another time.
+        let other = lockgate_abi::Origin {
+            exec_ns: ME.exec_ns + 1,
+            ..child
+        };
+        assert_eq!(
+            attestor.attest(&other, client, None, |_| None).executable,
+            None
+        );
+    }
+
+    #[test]
+    fn a_hash_is_not_made_up_when_the_process_has_gone() {
+        let attestor = Attestor::new();
+        attestor.look_for(&workloads("sha256 = 'x'"));
+        let exec = Exec {
+            version: lockgate_abi::VERSION,
+            reserved: [0; 3],
+            tgid: record().tgid,
+            start_ns: ME.start_ns,
+            exec_ns: ME.exec_ns,
+        };
+        attestor.executed(&exec, |_| Some(ME));
+        assert_eq!(attest(&attestor, None).executable.unwrap().sha256, None);
+        assert!(
+            attest(&attestor, Some(ME))
+                .executable
+                .unwrap()
+                .sha256
+                .is_some()
+        );
     }
 }

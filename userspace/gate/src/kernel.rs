@@ -1,43 +1,20 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf, SkStorage};
-use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, SockOps, TracePoint};
 use aya::{Ebpf, EbpfLoader};
-use lockgate_abi::{Flow, Key4, Key6, Listener, Origin, Process, VERSION, globals, maps};
+use lockgate_abi::{
+    Exec, Flow, Key4, Key6, Listener, Origin, Process, VERSION, globals, lost, maps,
+};
 
+use crate::attach::{attach_all, fork_child_pid, pin_all};
 use crate::cgroup::Attached;
 use crate::protected::Protected;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lockgate.bpf.o"));
-
-/// Programs that attach to the cgroup.
-const CGROUP: [&str; 12] = [
-    "lockgate_bind4",
-    "lockgate_bind6",
-    "lockgate_post_bind4",
-    "lockgate_post_bind6",
-    "lockgate_peer4",
-    "lockgate_peer6",
-    "lockgate_sendmsg4",
-    "lockgate_sendmsg6",
-    "lockgate_socket",
-    // What files an origin must be there before what makes one.
-    "lockgate_flow",
-    "lockgate_connect4",
-    "lockgate_connect6",
-];
-
-/// Programs that attach to tracepoints of the category `sched`.
-const TRACEPOINTS: [(&str, &str); 3] = [
-    ("lockgate_fork", "sched_process_fork"),
-    ("lockgate_exec", "sched_process_exec"),
-    ("lockgate_exit", "sched_process_exit"),
-];
 
 /// Maps that outlive the gate, so that what is protected stays protected.
 const PINNED: [&str; 10] = [
@@ -52,6 +29,10 @@ const PINNED: [&str; 10] = [
     maps::PROCESSES,
     maps::LOST,
 ];
+
+/// Names of folders below the one for pins.
+const MAPS: &str = "maps-v";
+const LINKS: &str = "links";
 
 /// Why the kernel side does not stand.
 #[derive(Debug, thiserror::Error)]
@@ -92,30 +73,46 @@ pub struct Kernel {
     protected6: LpmTrie<MapData, Key6, u8>,
     listeners: HashMap<MapData, u64, Listener>,
     listener_ports: HashMap<MapData, u32, u8>,
-    exempt: SkStorage<MapData, u8>,
+    exemptions: Exemptions,
     flows: HashMap<MapData, Flow, Origin>,
     processes: Arc<HashMap<MapData, u32, Process>>,
     lost: PerCpuArray<MapData, u64>,
     refusals: RingBuf<MapData>,
+    execs: Option<RingBuf<MapData>>,
     lease: Option<Array<MapData, u64>>,
     protected: Protected,
     links: usize,
     pins: PathBuf,
-    _ebpf: Ebpf,
 }
 
 impl Kernel {
-    /// As [`Kernel::load`], to a cgroup by its path.
-    pub fn attach(cgroup: Option<&Path>, pins: &Path) -> Result<Self, KernelError> {
+    /// As [`Kernel::load`], to a cgroup by its path; none for the root of the
+    /// hierarchy.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`].
+    pub fn attach(
+        cgroup: Option<&Path>,
+        pins: &Path,
+        wanted: &Protected,
+    ) -> Result<Self, KernelError> {
         let attached = Attached::open(cgroup).map_err(|why| load_error(&why))?;
-        Self::load(&attached, pins)
+        Self::load(&attached, pins, wanted)
     }
 
     /// Loads the programs, attaches them to `cgroup` and pins them below
-    /// `pins`. Maps that are pinned there are taken over; programs that are
-    /// pinned there are detached once the new ones stand, so that at no moment
-    /// nothing is attached.
-    pub(crate) fn load(cgroup: &Attached, pins: &Path) -> Result<Self, KernelError> {
+    /// `pins`. Maps of this version that are pinned there are taken over;
+    /// programs that are pinned there are detached once the new ones stand. The
+    /// maps hold `wanted`, besides what an earlier gate protected, before
+    /// anything is attached, so that at no moment anything goes directly.
+    ///
+    /// # Errors
+    /// What the host lacks, and what to do about it.
+    pub(crate) fn load(
+        cgroup: &Attached,
+        pins: &Path,
+        wanted: &Protected,
+    ) -> Result<Self, KernelError> {
         let folder = |name: &str| {
             let path = pins.join(name);
             match std::fs::create_dir_all(&path) {
@@ -123,8 +120,8 @@ impl Kernel {
                 Err(source) => Err(KernelError::Pins { path, source }),
             }
         };
-        let map_pins = folder(&format!("maps-v{VERSION}"))?;
-        let link_pins = folder("links")?;
+        let map_pins = folder(&format!("{MAPS}{VERSION}"))?;
+        let link_pins = folder(LINKS)?;
         let mut loader = EbpfLoader::new();
         let child_pid = fork_child_pid()?;
         loader.override_global(globals::FORK_CHILD_PID, &child_pid, true);
@@ -132,57 +129,49 @@ impl Kernel {
             loader.map_pin_path(name, map_pins.join(name));
         }
         let mut ebpf = loader.load(OBJECT).map_err(|why| load_error(&why))?;
+        let mut kernel = Self::with_maps(&mut ebpf, pins)?.resume()?;
+        kernel.add(wanted)?;
         let links = attach_all(&mut ebpf, cgroup)?;
-        let count = links.len();
+        kernel.links = links.len();
         pin_all(links, &link_pins)?;
-        let kernel = Self {
-            protected4: lpm(&mut ebpf, maps::PROTECTED4)?,
-            protected6: lpm(&mut ebpf, maps::PROTECTED6)?,
-            listeners: hash(&mut ebpf, maps::LISTENERS)?,
-            listener_ports: hash(&mut ebpf, maps::LISTENER_PORTS)?,
-            exempt: SkStorage::try_from(take(&mut ebpf, maps::EXEMPT)?).map_err(|source| {
-                KernelError::Map {
-                    map: maps::EXEMPT,
-                    source,
-                }
-            })?,
-            flows: hash(&mut ebpf, maps::FLOWS)?,
-            processes: Arc::new(seeded(hash(&mut ebpf, maps::PROCESSES)?)),
-            lost: PerCpuArray::try_from(take(&mut ebpf, maps::LOST)?).map_err(|source| {
-                KernelError::Map {
-                    map: maps::LOST,
-                    source,
-                }
-            })?,
-            refusals: RingBuf::try_from(take(&mut ebpf, maps::REFUSALS)?).map_err(|source| {
-                KernelError::Map {
-                    map: maps::REFUSALS,
-                    source,
-                }
-            })?,
-            lease: Some(
-                Array::try_from(take(&mut ebpf, maps::LEASE)?).map_err(|source| {
-                    KernelError::Map {
-                        map: maps::LEASE,
-                        source,
-                    }
-                })?,
-            ),
+        kernel.forget_other_versions(&map_pins);
+        // After the tracepoints, so that no process falls in between.
+        if let Some(processes) = Arc::get_mut(&mut kernel.processes) {
+            seed(processes);
+        }
+        Ok(kernel)
+    }
+
+    fn with_maps(ebpf: &mut Ebpf, pins: &Path) -> Result<Self, KernelError> {
+        macro_rules! open {
+            ($kind:ident, $name:expr) => {
+                $kind::try_from(take(ebpf, $name)?)
+                    .map_err(|source| KernelError::Map { map: $name, source })?
+            };
+        }
+        Ok(Self {
+            protected4: open!(LpmTrie, maps::PROTECTED4),
+            protected6: open!(LpmTrie, maps::PROTECTED6),
+            listeners: open!(HashMap, maps::LISTENERS),
+            listener_ports: open!(HashMap, maps::LISTENER_PORTS),
+            exemptions: Exemptions(Arc::new(Mutex::new(open!(SkStorage, maps::EXEMPT)))),
+            flows: open!(HashMap, maps::FLOWS),
+            processes: Arc::new(open!(HashMap, maps::PROCESSES)),
+            lost: open!(PerCpuArray, maps::LOST),
+            refusals: open!(RingBuf, maps::REFUSALS),
+            execs: Some(open!(RingBuf, maps::EXECS)),
+            lease: Some(open!(Array, maps::LEASE)),
             protected: Protected::default(),
-            links: count,
+            links: 0,
             pins: pins.to_owned(),
-            _ebpf: ebpf,
-        };
-        kernel.resume()
+        })
     }
 
     /// Reads what an earlier gate protected.
     fn resume(mut self) -> Result<Self, KernelError> {
+        let failed = |map| move |source| KernelError::Map { map, source };
         for key in self.protected4.keys() {
-            let key = key.map_err(|source| KernelError::Map {
-                map: maps::PROTECTED4,
-                source,
-            })?;
+            let key = key.map_err(failed(maps::PROTECTED4))?;
             let data = key.data();
             self.protected.v4.insert((
                 (key.prefix_len() - 16) as u8,
@@ -191,10 +180,7 @@ impl Kernel {
             ));
         }
         for key in self.protected6.keys() {
-            let key = key.map_err(|source| KernelError::Map {
-                map: maps::PROTECTED6,
-                source,
-            })?;
+            let key = key.map_err(failed(maps::PROTECTED6))?;
             let data = key.data();
             self.protected.v6.insert((
                 (key.prefix_len() - 16) as u8,
@@ -212,36 +198,12 @@ impl Kernel {
 
     /// Protects exactly `wanted`: adds what is new before it removes what is
     /// not wanted any more.
+    ///
+    /// # Errors
+    /// When a map cannot be written; then more is protected than is wanted.
     pub fn protect(&mut self, wanted: &Protected) -> Result<(), KernelError> {
+        self.add(wanted)?;
         let failed = |map| move |source| KernelError::Map { map, source };
-        let key4 = |&(prefix, port, address): &(u8, u16, [u8; 4])| {
-            Key::new(
-                u32::from(prefix) + 16,
-                Key4 {
-                    port: port.to_be_bytes(),
-                    address,
-                },
-            )
-        };
-        let key6 = |&(prefix, port, address): &(u8, u16, [u8; 16])| {
-            Key::new(
-                u32::from(prefix) + 16,
-                Key6 {
-                    port: port.to_be_bytes(),
-                    address,
-                },
-            )
-        };
-        for entry in wanted.v4.difference(&self.protected.v4) {
-            self.protected4
-                .insert(&key4(entry), 1, 0)
-                .map_err(failed(maps::PROTECTED4))?;
-        }
-        for entry in wanted.v6.difference(&self.protected.v6) {
-            self.protected6
-                .insert(&key6(entry), 1, 0)
-                .map_err(failed(maps::PROTECTED6))?;
-        }
         for entry in self.protected.v4.difference(&wanted.v4) {
             self.protected4
                 .remove(&key4(entry))
@@ -253,6 +215,24 @@ impl Kernel {
                 .map_err(failed(maps::PROTECTED6))?;
         }
         self.protected = wanted.clone();
+        Ok(())
+    }
+
+    /// Protects `wanted`, too.
+    fn add(&mut self, wanted: &Protected) -> Result<(), KernelError> {
+        let failed = |map| move |source| KernelError::Map { map, source };
+        for entry in wanted.v4.difference(&self.protected.v4) {
+            self.protected4
+                .insert(&key4(entry), 1, 0)
+                .map_err(failed(maps::PROTECTED4))?;
+        }
+        for entry in wanted.v6.difference(&self.protected.v6) {
+            self.protected6
+                .insert(&key6(entry), 1, 0)
+                .map_err(failed(maps::PROTECTED6))?;
+        }
+        self.protected.v4.extend(&wanted.v4);
+        self.protected.v6.extend(&wanted.v6);
         Ok(())
     }
 
@@ -296,14 +276,9 @@ impl Kernel {
         Ok(())
     }
 
-    /// Lets `socket` bind a listener's port and reach protected destinations.
-    pub fn exempt(&mut self, socket: &impl AsRawFd) -> Result<(), KernelError> {
-        self.exempt
-            .insert(socket, 1, 0)
-            .map_err(|source| KernelError::Map {
-                map: maps::EXEMPT,
-                source,
-            })
+    /// For sockets of the gate's own; from any thread.
+    pub fn exemptions(&self) -> Exemptions {
+        self.exemptions.clone()
     }
 
     /// Takes the origin of a connection that a listener accepted. None: it came
@@ -328,10 +303,25 @@ impl Kernel {
         read_refusal(&item)
     }
 
+    /// The buffer that tells of each execve; once.
+    pub(crate) fn take_execs(&mut self) -> Option<RingBuf<MapData>> {
+        self.execs.take()
+    }
+
     /// Refusals that were counted but not told.
-    pub fn lost(&self) -> u64 {
+    pub fn lost_refusals(&self) -> u64 {
+        self.lost_of(lost::REFUSALS)
+    }
+
+    /// Executions that were counted but not told: what they ran is not known
+    /// if they end before their connection is looked at.
+    pub fn lost_execs(&self) -> u64 {
+        self.lost_of(lost::EXECS)
+    }
+
+    fn lost_of(&self, kind: u32) -> u64 {
         self.lost
-            .get(&0, 0)
+            .get(&kind, 0)
             .map(|counts| counts.iter().sum())
             .unwrap_or(0)
     }
@@ -347,18 +337,97 @@ impl Kernel {
     }
 
     /// Detaches and forgets everything: nothing is protected any more.
+    ///
+    /// # Errors
+    /// When a pin cannot be removed.
     pub fn release(self) -> Result<(), KernelError> {
-        let path = self.pins.clone();
-        std::fs::remove_dir_all(&path).map_err(|source| KernelError::Pins { path, source })
+        // Only what is lockgate's: the folder may hold others' pins.
+        let mut own = vec![self.pins.join(LINKS)];
+        own.extend(self.map_folders());
+        for path in own {
+            std::fs::remove_dir_all(&path).map_err(|source| KernelError::Pins { path, source })?;
+        }
+        // It stays where there is something else in it.
+        let _ = std::fs::remove_dir(&self.pins);
+        Ok(())
+    }
+
+    /// Maps of another version serve nobody once its programs are detached.
+    fn forget_other_versions(&self, current: &Path) {
+        for path in self.map_folders() {
+            if path != current
+                && let Err(error) = std::fs::remove_dir_all(&path)
+            {
+                tracing::warn!(path = %path.display(), %error, "pins of another version stay");
+            }
+        }
+    }
+
+    fn map_folders(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.pins).into_iter().flatten();
+        let named = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(MAPS);
+        entries
+            .flatten()
+            .filter(|entry| named(&entry.file_name()))
+            .map(|entry| entry.path())
+            .collect()
     }
 }
 
+/// Marks sockets as the gate's own: they bind a listener's port and reach
+/// protected destinations. The mark is the kernel's, on the socket; nobody
+/// without the map can make it.
+#[derive(Clone)]
+pub struct Exemptions(Arc<Mutex<SkStorage<MapData, u8>>>);
+
+impl Exemptions {
+    /// Exempts `socket`.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn grant(&self, socket: &impl AsRawFd) -> Result<(), KernelError> {
+        self.with(|map| map.insert(socket, 1, 0))
+    }
+
+    /// Ends that, so that whoever gets the socket cannot connect it again to
+    /// anywhere else.
+    ///
+    /// # Errors
+    /// When the map cannot be written.
+    pub fn revoke(&self, socket: &impl AsRawFd) -> Result<(), KernelError> {
+        self.with(|map| map.remove(socket))
+    }
+
+    fn with(
+        &self,
+        change: impl FnOnce(&mut SkStorage<MapData, u8>) -> Result<(), aya::maps::MapError>,
+    ) -> Result<(), KernelError> {
+        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut map).map_err(|source| KernelError::Map {
+            map: maps::EXEMPT,
+            source,
+        })
+    }
+}
+
+fn key4(&(prefix, port, address): &(u8, u16, [u8; 4])) -> Key<Key4> {
+    let port = port.to_be_bytes();
+    Key::new(u32::from(prefix) + 16, Key4 { port, address })
+}
+
+fn key6(&(prefix, port, address): &(u8, u16, [u8; 16])) -> Key<Key6> {
+    let port = port.to_be_bytes();
+    Key::new(u32::from(prefix) + 16, Key6 { port, address })
+}
+
 /// Learns of the processes that were there before the tracepoints.
-fn seeded(mut processes: HashMap<MapData, u32, Process>) -> HashMap<MapData, u32, Process> {
+fn seed(processes: &mut HashMap<MapData, u32, Process>) {
     const BPF_NOEXIST: u64 = 1;
     let there = Process {
         start_ns: 1,
         exec_ns: 1,
+        exec_tgid: 0,
+        reserved: 0,
     };
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -367,7 +436,29 @@ fn seeded(mut processes: HashMap<MapData, u32, Process>) -> HashMap<MapData, u32
             let _ = processes.insert(pid, there, BPF_NOEXIST);
         }
     }
-    processes
+}
+
+pub(crate) fn load_error(error: &dyn std::error::Error) -> KernelError {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    KernelError::Load(text)
+}
+
+/// None for a record of another version or length.
+pub(crate) fn read_exec(bytes: &[u8]) -> Option<Exec> {
+    let long = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let exec = Exec {
+        version: *bytes.first()?,
+        reserved: [0; 3],
+        tgid: u32::from_ne_bytes(bytes.get(4..8)?.try_into().ok()?),
+        start_ns: long(8)?,
+        exec_ns: long(16)?,
+    };
+    (exec.version == VERSION).then_some(exec)
 }
 
 fn read_refusal(bytes: &[u8]) -> Option<lockgate_abi::Refusal> {
@@ -389,139 +480,7 @@ fn read_refusal(bytes: &[u8]) -> Option<lockgate_abi::Refusal> {
     (refusal.version == VERSION).then_some(refusal)
 }
 
-fn load_error(error: &dyn std::error::Error) -> KernelError {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    KernelError::Load(text)
-}
-
-fn attach_all(
-    ebpf: &mut Ebpf,
-    cgroup: &Attached,
-) -> Result<Vec<(&'static str, FdLink)>, KernelError> {
-    let mut links = Vec::new();
-    for (name, tracepoint) in TRACEPOINTS {
-        links.push((name, attach_tracepoint(ebpf, name, tracepoint)?));
-    }
-    for name in CGROUP {
-        links.push((name, attach_cgroup(ebpf, name, cgroup)?));
-    }
-    Ok(links)
-}
-
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, KernelError> {
-    ebpf.program_mut(name)
-        .ok_or_else(|| KernelError::Load(format!("the object has no program {name}")))
-}
-
-fn attach_tracepoint(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<FdLink, KernelError> {
-    let attach = |program: &mut TracePoint| {
-        program.load()?;
-        let id = program.attach("sched", tracepoint)?;
-        program.take_link(id)
-    };
-    let program: &mut TracePoint = program(ebpf, name)?
-        .try_into()
-        .map_err(|why: aya::programs::ProgramError| load_error(&why))?;
-    let link = attach(program).map_err(|why| load_error(&why))?;
-    FdLink::try_from(link).map_err(|why| load_error(&why))
-}
-
-fn attach_cgroup(ebpf: &mut Ebpf, name: &str, cgroup: &Attached) -> Result<FdLink, KernelError> {
-    // A link attaches beside others' programs whatever the mode says; the
-    // flag for several is refused on this path.
-    let mode = CgroupAttachMode::Single;
-    let folder = cgroup.folder();
-    macro_rules! attach {
-        ($program:ident) => {{
-            let link = (|| {
-                $program.load()?;
-                let id = $program.attach(folder, mode)?;
-                $program.take_link(id)
-            })()
-            .map_err(|why: aya::programs::ProgramError| load_error(&why))?;
-            FdLink::try_from(link).map_err(|why| load_error(&why))
-        }};
-    }
-    match program(ebpf, name)? {
-        Program::CgroupSockAddr(program) => {
-            let program: &mut CgroupSockAddr = program;
-            attach!(program)
-        }
-        Program::CgroupSock(program) => {
-            let program: &mut CgroupSock = program;
-            attach!(program)
-        }
-        Program::SockOps(program) => {
-            let program: &mut SockOps = program;
-            attach!(program)
-        }
-        _ => Err(KernelError::Load(format!(
-            "program {name} is of another type"
-        ))),
-    }
-}
-
-/// Pins the new links, then removes those that were there before.
-fn pin_all(links: Vec<(&'static str, FdLink)>, folder: &Path) -> Result<(), KernelError> {
-    let pins = |source| KernelError::Pins {
-        path: folder.to_owned(),
-        source,
-    };
-    let before: Vec<PathBuf> = std::fs::read_dir(folder)
-        .map_err(pins)?
-        .flatten()
-        .map(|entry| entry.path())
-        .collect();
-    let generation = crate::sys::monotonic_ns();
-    for (name, link) in links {
-        let path = folder.join(format!("{name}-{generation}"));
-        let _pinned: PinnedLink = link.pin(&path).map_err(|why| load_error(&why))?;
-    }
-    for path in before {
-        std::fs::remove_file(&path).map_err(pins)?;
-    }
-    Ok(())
-}
-
-/// Offset of `child_pid` in the record of sched_process_fork.
-fn fork_child_pid() -> Result<u32, KernelError> {
-    ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"]
-        .iter()
-        .find_map(|mount| {
-            let path = format!("{mount}/events/sched/sched_process_fork/format");
-            let format = std::fs::read_to_string(path).ok()?;
-            let field = format.lines().find(|line| line.contains(" child_pid;"))?;
-            field
-                .split_once("offset:")?
-                .1
-                .split(';')
-                .next()?
-                .parse()
-                .ok()
-        })
-        .ok_or(KernelError::Tracefs)
-}
-
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, KernelError> {
     ebpf.take_map(name)
         .ok_or_else(|| KernelError::Load(format!("the object has no map {name}")))
-}
-
-fn lpm<K: aya::Pod>(
-    ebpf: &mut Ebpf,
-    map: &'static str,
-) -> Result<LpmTrie<MapData, K, u8>, KernelError> {
-    LpmTrie::try_from(take(ebpf, map)?).map_err(|source| KernelError::Map { map, source })
-}
-
-fn hash<K: aya::Pod, V: aya::Pod>(
-    ebpf: &mut Ebpf,
-    map: &'static str,
-) -> Result<HashMap<MapData, K, V>, KernelError> {
-    HashMap::try_from(take(ebpf, map)?).map_err(|source| KernelError::Map { map, source })
 }

@@ -4,28 +4,42 @@
 //! The gate reads no byte of payload and holds no secret and no policy.
 //!
 //! ```text
-//! service    the main loop: orders, clients, dials
-//! kernel     programs and maps: load, pin, resume, unpin
+//! service    the main loop: orders, clients
+//! inbox      everything that happens to it, in one queue
+//! dial       upstream, past the redirect
+//! kernel     the maps: load, pin, resume, unpin
+//! attach     the programs: attach, pin, replace
 //! lease      says to the kernel that lockgate is alive
 //! namespace  sockets made inside a network namespace
 //! attest     from what the kernel recorded to an origin
+//! execs      each new image, looked at as it starts
+//! proc       what /proc says
+//! hash       what an executable contains
 //! cgroup     the hierarchy, and paths by id
 //! preflight  what `lockgate doctor` looks at
 //! ```
 #![deny(unsafe_code)]
 
+mod attach;
 mod attest;
 mod cgroup;
+mod dial;
+mod execs;
+mod hash;
+mod inbox;
 mod kernel;
 mod lease;
 mod namespace;
 pub mod preflight;
+mod proc;
 mod protected;
 mod service;
 mod sys;
 
+pub use attest::Attestor;
 pub use cgroup::{CgroupError, v2_root};
-pub use kernel::{Kernel, KernelError};
+pub use execs::watch_execs;
+pub use kernel::{Exemptions, Kernel, KernelError};
 pub use lease::Lease;
 pub use namespace::{Listeners, Namespace, NamespaceError};
 pub use protected::{Protected, TooMany};

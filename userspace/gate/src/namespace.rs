@@ -7,7 +7,7 @@ use std::sync::Arc;
 use nix::sched::{CloneFlags, setns};
 use socket2::{Domain, Socket, Type};
 
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Exemptions, KernelError};
 use crate::sys;
 
 /// Connections that may wait for accept.
@@ -118,10 +118,10 @@ pub struct Listeners {
 impl Listeners {
     /// Listens in `namespace`. Its sockets are exempt, so that they may bind
     /// what nobody else may; the ports are never shared (no SO_REUSEPORT).
-    pub fn open(namespace: &Namespace, kernel: &mut Kernel) -> Result<Self, NamespaceError> {
-        let v4 = listen(namespace, kernel, Domain::IPV4)?;
+    pub fn open(namespace: &Namespace, exemptions: &Exemptions) -> Result<Self, NamespaceError> {
+        let v4 = listen(namespace, exemptions, Domain::IPV4)?;
         // Without IPv6 in the namespace there is no client of IPv6 either.
-        let v6 = match listen(namespace, kernel, Domain::IPV6) {
+        let v6 = match listen(namespace, exemptions, Domain::IPV6) {
             Ok(listener) => Some(listener),
             Err(error) => {
                 tracing::info!(namespace = %namespace.name.display(), %error, "no listener for IPv6");
@@ -146,12 +146,12 @@ impl Listeners {
 
 fn listen(
     namespace: &Namespace,
-    kernel: &mut Kernel,
+    exemptions: &Exemptions,
     domain: Domain,
 ) -> Result<TcpListener, NamespaceError> {
     let unusable = |source| namespace.unusable(source);
     let socket = namespace.socket(domain).map_err(unusable)?;
-    kernel.exempt(&socket)?;
+    exemptions.grant(&socket)?;
     let address: SocketAddr = match domain {
         Domain::IPV4 => (Ipv4Addr::LOCALHOST, 0).into(),
         _ => (Ipv6Addr::LOCALHOST, 0).into(),

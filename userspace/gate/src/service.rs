@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,25 +10,26 @@ use lockgate_command::{ConnectionId, WorkloadName};
 use lockgate_config::{Bundle, Source};
 use lockgate_identity::{Origin, Workloads};
 use lockgate_ipc::{
-    Channel, ChannelError, GateToKeeper, GateToProxy, KeeperToGate, Order, ProxyToGate, Report,
-    Role, from_memfd,
+    Channel, GateToKeeper, GateToProxy, KeeperToGate, Order, ProxyToGate, Report, Role, from_memfd,
 };
-use socket2::Domain;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::attest::Attestor;
 use crate::cgroup::Attached;
+use crate::dial::{Dialler, Failure, reset, source_of};
+use crate::execs::watch_execs;
+use crate::inbox::{Event, accept, read_keeper, read_orders, read_proxy};
 use crate::kernel::Kernel;
 use crate::lease::Lease;
 use crate::namespace::{Listeners, Namespace};
 use crate::protected::Protected;
 
-/// How long connect(2) upstream may take.
-const DIAL: Duration = Duration::from_secs(10);
-
 /// How often the kernel's refusals are read.
 const REFUSALS: Duration = Duration::from_millis(200);
+
+/// How long a peer may leave its channel full.
+const PEER: Duration = Duration::from_secs(5);
 
 /// Runs the gate until its parent ends, drains or releases it. `parent` is the
 /// channel to the parent; everything else arrives over it.
@@ -41,40 +42,43 @@ pub fn run(parent: OwnedFd) -> anyhow::Result<()> {
         .worker_threads(1)
         .enable_all()
         .build()?;
-    runtime.block_on(async move {
+    let result = runtime.block_on(async move {
         let parent = Arc::new(Channel::new(parent)?);
-        let (events, mut inbox) = mpsc::unbounded_channel();
-        let mut service = Service::new(parent.clone(), events.clone());
-        tokio::spawn(read_orders(parent.clone(), events));
-        parent.send(&Report::Ready, None).await?;
-        let mut refusals = tokio::time::interval(REFUSALS);
-        loop {
-            let go_on = tokio::select! {
-                event = inbox.recv() => match event {
-                    Some(event) => service.handle(event).await?,
-                    None => false,
-                },
-                _ = refusals.tick() => {
-                    service.read_refusals();
-                    true
-                }
-            };
-            if !go_on {
-                return Ok(());
-            }
+        let result = serve(parent.clone()).await;
+        if let Err(error) = &result {
+            // The parent may be gone, too.
+            let _ = parent
+                .send(&Report::Fatal(format!("{error:#}")), None)
+                .await;
         }
-    })
+        result
+    });
+    // A hash of a file that never answers must not keep the process.
+    runtime.shutdown_background();
+    result
 }
 
-/// Everything that happens to the gate, in one queue.
-enum Event {
-    Order(Order, Option<OwnedFd>),
-    ParentGone,
-    FromProxy(Arc<Channel>, ProxyToGate),
-    FromKeeper(Arc<Channel>, KeeperToGate),
-    PeerGone(Role, Arc<Channel>),
-    Accepted(usize, TcpStream, SocketAddr),
-    Attested(TcpStream, Box<Origin>, usize),
+async fn serve(parent: Arc<Channel>) -> anyhow::Result<()> {
+    let (events, mut inbox) = mpsc::unbounded_channel();
+    let mut service = Service::new(parent.clone(), events.clone());
+    tokio::spawn(read_orders(parent.clone(), events));
+    parent.send(&Report::Ready, None).await?;
+    let mut refusals = tokio::time::interval(REFUSALS);
+    loop {
+        let go_on = tokio::select! {
+            event = inbox.recv() => match event {
+                Some(event) => service.handle(event).await?,
+                None => false,
+            },
+            _ = refusals.tick() => {
+                service.read_refusals();
+                true
+            }
+        };
+        if !go_on || service.is_drained() {
+            return Ok(());
+        }
+    }
 }
 
 struct Service {
@@ -85,6 +89,8 @@ struct Service {
     proxy: Option<Arc<Channel>>,
     keeper: Option<Arc<Channel>>,
     connections: HashMap<ConnectionId, Connection>,
+    /// Accepted, but not yet attested.
+    attesting: usize,
     next: u64,
     counters: Counters,
     draining: bool,
@@ -95,6 +101,7 @@ struct Prepared {
     bundle: Bundle,
     workloads: Workloads,
     protected: Protected,
+    namespaces: Vec<Namespace>,
 }
 
 /// What exists from the first configuration on.
@@ -105,6 +112,7 @@ struct Running {
     cgroup: Attached,
     lease: Lease,
     attestor: Arc<Attestor>,
+    dialler: Dialler,
     namespaces: Vec<Namespace>,
     listening: Vec<tokio::task::AbortHandle>,
 }
@@ -141,6 +149,7 @@ impl Service {
             proxy: None,
             keeper: None,
             connections: HashMap::new(),
+            attesting: 0,
             next: since.as_nanos() as u64,
             counters: Counters::default(),
             draining: false,
@@ -157,7 +166,11 @@ impl Service {
             Event::PeerGone(role, channel) => self.peer_gone(role, &channel),
             Event::Accepted(namespace, stream, client) => self.accepted(namespace, stream, client),
             Event::Attested(stream, origin, namespace) => {
-                self.attested(stream, origin, namespace).await;
+                self.attested(stream, origin, namespace);
+            }
+            Event::NotHandedOver(connection) => {
+                self.counters.no_proxy += 1;
+                self.forget(connection);
             }
         }
         Ok(true)
@@ -168,6 +181,7 @@ impl Service {
             (Order::Peer(Role::Proxy), Some(fd)) => {
                 let channel = Arc::new(Channel::new(fd)?);
                 tokio::spawn(read_proxy(channel.clone(), self.events.clone()));
+                self.forget_all();
                 self.proxy = Some(channel);
                 self.hold_lease();
             }
@@ -215,50 +229,12 @@ impl Service {
     }
 
     fn commit(&mut self) -> anyhow::Result<()> {
-        let Some(Prepared {
-            bundle,
-            workloads,
-            protected,
-        }) = self.prepared.take()
-        else {
+        let Some(prepared) = self.prepared.take() else {
             bail!("the parent committed a configuration that was not prepared");
         };
         match &mut self.running {
-            Some(running) => {
-                running.kernel.protect(&protected)?;
-                running.attestor.set_with_hash(workloads.needs_sha256());
-                if running.bundle.config.kernel != bundle.config.kernel {
-                    tracing::warn!("changes of [kernel] take effect at the next start");
-                }
-                running.bundle = bundle;
-                running.workloads = workloads;
-            }
-            None => {
-                let settings = &bundle.config.kernel;
-                let cgroup = Attached::open(settings.cgroup.as_deref())?;
-                let mut kernel = Kernel::load(&cgroup, &settings.pins)?;
-                let lease = kernel.take_lease().context("the lease was taken before")?;
-                let lease = Lease::start(lease)?;
-                kernel.protect(&protected)?;
-                let attestor = Arc::new(Attestor::new());
-                attestor.set_with_hash(workloads.needs_sha256());
-                let mut namespaces = vec![Namespace::host()?];
-                for path in &settings.namespaces {
-                    namespaces.push(Namespace::open(path)?);
-                }
-                let mut running = Running {
-                    bundle,
-                    workloads,
-                    kernel,
-                    cgroup,
-                    lease,
-                    attestor,
-                    namespaces,
-                    listening: Vec::new(),
-                };
-                running.listen(&self.events)?;
-                self.running = Some(running);
-            }
+            Some(running) => running.change_to(prepared)?,
+            None => self.running = Some(Running::start(prepared, &self.events)?),
         }
         Ok(())
     }
@@ -285,7 +261,7 @@ impl Service {
         {
             *peer = None;
             if role == Role::Proxy {
-                self.connections.clear();
+                self.forget_all();
             }
             tracing::warn!(
                 peer = role.as_str(),
@@ -293,6 +269,40 @@ impl Service {
             );
             self.hold_lease();
         }
+    }
+
+    /// Whether a drain has nothing left to wait for. keeper dials through the
+    /// gate until it has shipped the record, so its end is waited for, too.
+    fn is_drained(&self) -> bool {
+        self.draining && self.connections.is_empty() && self.attesting == 0 && self.keeper.is_none()
+    }
+
+    /// The connection has ended; keeper refuses what is asked for it from now.
+    fn forget(&mut self, connection: ConnectionId) {
+        if self.connections.remove(&connection).is_some() {
+            self.tell_keeper(vec![connection]);
+        }
+    }
+
+    /// As [`Service::forget`], for what a proxy had that has gone.
+    fn forget_all(&mut self) {
+        let gone: Vec<_> = self.connections.drain().map(|(id, _)| id).collect();
+        self.tell_keeper(gone);
+    }
+
+    fn tell_keeper(&self, released: Vec<ConnectionId>) {
+        let Some(keeper) = self.keeper.clone().filter(|_| !released.is_empty()) else {
+            return;
+        };
+        tokio::spawn(async move {
+            for connection in released {
+                let message = GateToKeeper::Released { connection };
+                // A keeper that ended has forgotten it.
+                if keeper.send(&message, None).await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     fn accepted(&mut self, index: usize, stream: TcpStream, client: SocketAddr) {
@@ -312,13 +322,14 @@ impl Service {
             return;
         };
         let limit = running.bundle.config.limits.connections as usize;
-        if self.connections.len() >= limit {
+        if self.connections.len() + self.attesting >= limit {
             self.counters.over_limit += 1;
             tracing::warn!(limit, "a client is refused: limits.connections is reached");
             reset(stream);
             return;
         }
         self.counters.accepted += 1;
+        self.attesting += 1;
         let cgroup = running.cgroup.path_of(record.cgroup_id);
         let (attestor, still) = (running.attestor.clone(), running.kernel.processes());
         let events = self.events.clone();
@@ -329,11 +340,12 @@ impl Service {
         });
     }
 
-    async fn attested(&mut self, stream: TcpStream, origin: Box<Origin>, index: usize) {
+    fn attested(&mut self, stream: TcpStream, origin: Box<Origin>, index: usize) {
+        self.attesting -= 1;
         let Some(running) = &self.running else {
             return reset(stream);
         };
-        let (Some(proxy), Some(keeper)) = (&self.proxy, &self.keeper) else {
+        let (Some(proxy), Some(keeper)) = (self.proxy.clone(), self.keeper.clone()) else {
             self.counters.no_proxy += 1;
             return reset(stream);
         };
@@ -341,178 +353,136 @@ impl Service {
         let connection = ConnectionId(self.next);
         self.next += 1;
         let original = origin.original;
-        let source = source_of(&running.bundle, original);
-        let namespace = match source {
+        let namespace = match source_of(&running.bundle, original) {
             Source::Client => running.namespaces[index].clone(),
             Source::Host => running.namespaces[0].clone(),
-        };
-        // keeper first, so that it knows the connection before the proxy asks.
-        let attested = GateToKeeper::Attested {
-            connection,
-            workload: workload.clone(),
-            original,
         };
         let known = Connection {
             workload: workload.clone(),
             original,
             namespace,
         };
-        let Ok(stream) = stream.into_std() else {
-            return;
-        };
-        let accepted = GateToProxy::Accepted {
-            connection,
-            workload,
-            origin,
-        };
-        let sent = async {
-            keeper.send(&attested, None).await?;
-            proxy.send(&accepted, Some(stream.into())).await
-        };
-        match sent.await {
-            Ok(()) => {
-                self.connections.insert(connection, known);
-            }
-            Err(error) => {
-                self.counters.no_proxy += 1;
-                tracing::warn!(%connection, %error, "a client cannot be handed over");
-            }
-        }
+        self.connections.insert(connection, known);
+        let events = self.events.clone();
+        // A peer that does not read must not stop the others' work.
+        tokio::spawn(async move {
+            let handed = tokio::time::timeout(PEER, async {
+                let attested = GateToKeeper::Attested {
+                    connection,
+                    workload: workload.clone(),
+                    original,
+                };
+                // keeper first, so that it knows the connection before the
+                // proxy asks.
+                keeper.send(&attested, None).await?;
+                let accepted = GateToProxy::Accepted {
+                    connection,
+                    workload,
+                    origin,
+                };
+                let to_proxy = stream.as_fd().try_clone_to_owned()?;
+                anyhow::Ok(proxy.send(&accepted, Some(to_proxy)).await?)
+            });
+            let why = match handed.await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no room in a channel for {} s", PEER.as_secs()),
+            };
+            tracing::warn!(%connection, why, "a client cannot be handed over");
+            reset(stream);
+            // At the end of the gate nobody listens any more.
+            let _ = events.send(Event::NotHandedOver(connection));
+        });
     }
 
     /// A keeper that is new must know who it may be asked about.
     async fn tell_keeper_of_all(&self) {
         let Some(keeper) = &self.keeper else { return };
+        let until = tokio::time::Instant::now() + PEER;
         for (connection, known) in &self.connections {
             let message = GateToKeeper::Attested {
                 connection: *connection,
                 workload: known.workload.clone(),
                 original: known.original,
             };
-            if keeper.send(&message, None).await.is_err() {
-                return;
+            let sending = tokio::time::timeout_at(until, keeper.send(&message, None));
+            if !matches!(sending.await, Ok(Ok(()))) {
+                return tracing::warn!("keeper does not take what it has to know");
             }
         }
     }
 
     fn from_proxy(&mut self, channel: Arc<Channel>, message: ProxyToGate) {
+        // One that was replaced has no connections any more.
+        if !self
+            .proxy
+            .as_ref()
+            .is_some_and(|now| Arc::ptr_eq(now, &channel))
+        {
+            return;
+        }
         match message {
             ProxyToGate::Dial { dial, connection } => {
-                self.counters.dials += 1;
-                let target = self
-                    .connections
-                    .get(&connection)
-                    .map(|c| (c.namespace.clone(), c.original));
-                let opening = self.open(target);
+                let opening = self.open(connection);
                 tokio::spawn(async move {
                     let (message, fd) = match opening.await {
                         Ok(fd) => (GateToProxy::Dialled { dial }, Some(fd)),
-                        Err(Failure { errno, message }) => (
-                            GateToProxy::DialFailed {
+                        Err(Failure { errno, message }) => {
+                            let failed = GateToProxy::DialFailed {
                                 dial,
                                 errno,
                                 message,
-                            },
-                            None,
-                        ),
+                            };
+                            (failed, None)
+                        }
                     };
                     // A proxy that ended meanwhile does not need it.
                     let _ = channel.send(&message, fd).await;
                 });
             }
-            ProxyToGate::Closed { connection } => {
-                self.connections.remove(&connection);
-                if let Some(keeper) = self.keeper.clone() {
-                    tokio::spawn(async move {
-                        // A keeper that ended has forgotten it.
-                        let _ = keeper
-                            .send(&GateToKeeper::Released { connection }, None)
-                            .await;
-                    });
-                }
-            }
+            ProxyToGate::Closed { connection } => self.forget(connection),
         }
     }
 
     fn from_keeper(&mut self, channel: Arc<Channel>, message: KeeperToGate) {
-        self.counters.dials += 1;
-        let (dial, opening) = match message {
+        match message {
             KeeperToGate::DialFor { dial, connection } => {
-                let target = self
-                    .connections
-                    .get(&connection)
-                    .map(|c| (c.namespace.clone(), c.original));
-                (dial, Box::pin(self.open(target)) as Dialling)
+                let opening = self.open(connection);
+                tokio::spawn(async move { answer_keeper(&channel, dial, opening.await).await });
             }
-            KeeperToGate::Dial { dial, host, port } => (dial, self.open_host(host, port)),
-        };
-        tokio::spawn(async move {
-            let (message, fd) = match opening.await {
-                Ok(fd) => (GateToKeeper::Dialled { dial }, Some(fd)),
-                Err(Failure { errno, message }) => (
-                    GateToKeeper::DialFailed {
-                        dial,
-                        errno,
-                        message,
-                    },
-                    None,
-                ),
-            };
-            // A keeper that ended meanwhile does not need it.
-            let _ = channel.send(&message, fd).await;
-        });
-    }
-
-    /// Makes the socket here, where the kernel's maps are, and connects it in
-    /// the future.
-    fn open(
-        &mut self,
-        target: Option<(Namespace, SocketAddr)>,
-    ) -> impl Future<Output = Result<OwnedFd, Failure>> + use<> {
-        let socket = match (target, &mut self.running) {
-            (Some((namespace, address)), Some(running)) => {
-                exempt_socket(&namespace, address, &mut running.kernel)
-                    .map(|socket| (socket, address, namespace))
+            KeeperToGate::Dial { dial, host, port } => {
+                self.counters.dials += 1;
+                let running = self.running.as_ref();
+                let from = running.map(|it| (it.dialler.clone(), it.namespaces[0].clone()));
+                tokio::spawn(async move {
+                    let result = match from {
+                        Some((dialler, host_ns)) => dialler.dial_host(&host_ns, &host, port).await,
+                        None => Err(Failure::unknown()),
+                    };
+                    answer_keeper(&channel, dial, result).await;
+                });
             }
-            _ => Err(Failure {
-                errno: libc::ENOTCONN,
-                message: "the connection is not known".into(),
-            }),
-        };
-        async move {
-            let (socket, address, namespace) = socket?;
-            connect(socket, address, &namespace.name().display().to_string()).await
         }
     }
 
-    fn open_host(&mut self, host: String, port: u16) -> Dialling {
-        // One socket of each family is made now; names are looked up later.
-        let sockets = match &mut self.running {
-            Some(running) => {
-                let namespace = running.namespaces[0].clone();
-                ["0.0.0.0:0", "[::]:0"].map(|any| {
-                    let any: SocketAddr = any.parse().ok()?;
-                    exempt_socket(&namespace, any, &mut running.kernel).ok()
-                })
-            }
-            None => [None, None],
+    /// Dials the original address of `connection`, and no other.
+    fn open(
+        &mut self,
+        connection: ConnectionId,
+    ) -> impl Future<Output = Result<OwnedFd, Failure>> + use<> {
+        self.counters.dials += 1;
+        let target = match (self.connections.get(&connection), &self.running) {
+            (Some(known), Some(running)) => Some((
+                running.dialler.clone(),
+                known.namespace.clone(),
+                known.original,
+            )),
+            _ => None,
         };
-        Box::pin(async move {
-            let failed = |error: std::io::Error| Failure::new(&host, "host", &error);
-            let mut addresses = tokio::net::lookup_host((host.as_str(), port))
-                .await
-                .map_err(failed)?;
-            let [v4, v6] = sockets;
-            let (address, socket) = addresses
-                .find_map(|address| match address {
-                    SocketAddr::V4(_) => Some((address, true)),
-                    SocketAddr::V6(_) => Some((address, false)),
-                })
-                .map(|(address, is_v4)| (address, if is_v4 { v4 } else { v6 }))
-                .ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
-            let socket = socket.ok_or_else(|| failed(std::io::ErrorKind::Unsupported.into()))?;
-            connect(socket, address, "host").await
-        })
+        async move {
+            let (dialler, namespace, address) = target.ok_or_else(Failure::unknown)?;
+            dialler.dial(&namespace, address).await
+        }
     }
 
     fn read_refusals(&mut self) {
@@ -536,6 +506,7 @@ impl Service {
         let counters = &self.counters;
         let mut status = serde_json::json!({
             "connections": self.connections.len(),
+            "attesting": self.attesting,
             "accepted": counters.accepted,
             "stray": counters.stray,
             "no_proxy": counters.no_proxy,
@@ -557,7 +528,8 @@ impl Service {
                 .collect();
             status["lease_held"] = running.lease.is_held().into();
             status["links"] = running.kernel.links().into();
-            status["kernel_lost"] = running.kernel.lost().into();
+            status["kernel_lost"] = running.kernel.lost_refusals().into();
+            status["kernel_lost_execs"] = running.kernel.lost_execs().into();
             status["protected_v4"] = protected.v4.len().into();
             status["protected_v6"] = protected.v6.len().into();
             status["listeners"] = listeners.into();
@@ -567,11 +539,64 @@ impl Service {
 }
 
 impl Running {
+    /// Loads the programs and listens.
+    fn start(prepared: Prepared, events: &mpsc::UnboundedSender<Event>) -> anyhow::Result<Self> {
+        let Prepared {
+            bundle,
+            workloads,
+            protected,
+            namespaces,
+        } = prepared;
+        let settings = &bundle.config.kernel;
+        let cgroup = Attached::open(settings.cgroup.as_deref())?;
+        let mut kernel = Kernel::load(&cgroup, &settings.pins, &protected)?;
+        // What an earlier gate protected and is not wanted any more.
+        kernel.protect(&protected)?;
+        let lease = kernel.take_lease().context("the lease was taken before")?;
+        let lease = Lease::start(lease)?;
+        let attestor = Arc::new(Attestor::new());
+        attestor.look_for(&bundle.config.workloads);
+        watch_execs(&mut kernel, attestor.clone())?;
+        let dialler = Dialler::new(kernel.exemptions());
+        let mut running = Self {
+            bundle,
+            workloads,
+            kernel,
+            cgroup,
+            lease,
+            attestor,
+            dialler,
+            namespaces,
+            listening: Vec::new(),
+        };
+        running.listen(events)?;
+        Ok(running)
+    }
+
+    fn change_to(&mut self, prepared: Prepared) -> anyhow::Result<()> {
+        let Prepared {
+            bundle,
+            workloads,
+            protected,
+            namespaces: _,
+        } = prepared;
+        self.kernel.protect(&protected)?;
+        if self.bundle.config.workloads != bundle.config.workloads {
+            self.attestor.look_for(&bundle.config.workloads);
+        }
+        if self.bundle.config.kernel != bundle.config.kernel {
+            tracing::warn!("changes of [kernel] take effect at the next start");
+        }
+        self.bundle = bundle;
+        self.workloads = workloads;
+        Ok(())
+    }
+
     /// Opens the listeners of every namespace and tells the kernel of them.
     fn listen(&mut self, events: &mpsc::UnboundedSender<Event>) -> anyhow::Result<()> {
         let mut ports = Vec::new();
         for (index, namespace) in self.namespaces.iter().enumerate() {
-            let listeners = Listeners::open(namespace, &mut self.kernel)?;
+            let listeners = Listeners::open(namespace, &self.kernel.exemptions())?;
             ports.push((namespace.cookie(), listeners.ports()?));
             for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
                 let listener = TcpListener::from_std(listener)?;
@@ -582,56 +607,6 @@ impl Running {
         self.kernel.listen(&ports)?;
         Ok(())
     }
-}
-
-type Dialling = std::pin::Pin<Box<dyn Future<Output = Result<OwnedFd, Failure>> + Send>>;
-
-struct Failure {
-    errno: i32,
-    message: String,
-}
-
-impl Failure {
-    fn new(address: impl std::fmt::Display, namespace: &str, error: &std::io::Error) -> Self {
-        Self {
-            errno: error.raw_os_error().unwrap_or(0),
-            message: format!("{address} from network namespace {namespace}: {error}"),
-        }
-    }
-}
-
-fn exempt_socket(
-    namespace: &Namespace,
-    address: SocketAddr,
-    kernel: &mut Kernel,
-) -> Result<TcpSocket, Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::new(address, &namespace.name().display().to_string(), &error)
-    };
-    let socket = namespace
-        .socket(Domain::for_address(address))
-        .map_err(failed)?;
-    kernel
-        .exempt(&socket)
-        .map_err(|why| failed(std::io::Error::other(why)))?;
-    socket.set_nonblocking(true).map_err(failed)?;
-    socket.set_tcp_nodelay(true).map_err(failed)?;
-    Ok(TcpSocket::from_std_stream(socket.into()))
-}
-
-async fn connect(
-    socket: TcpSocket,
-    address: SocketAddr,
-    namespace: &str,
-) -> Result<OwnedFd, Failure> {
-    let failed = |error: std::io::Error| Failure::new(address, namespace, &error);
-    let stream = match tokio::time::timeout(DIAL, socket.connect(address)).await {
-        Ok(connected) => connected.map_err(failed)?,
-        Err(_) => {
-            return Err(failed(std::io::Error::from_raw_os_error(libc::ETIMEDOUT)));
-        }
-    };
-    Ok(stream.into_std().map_err(failed)?.into())
 }
 
 fn prepare(fd: OwnedFd) -> Result<Prepared, String> {
@@ -645,33 +620,39 @@ fn prepare(fd: OwnedFd) -> Result<Prepared, String> {
             .join("\n")
     })?;
     let protected = Protected::from_bundle(&bundle).map_err(|why| why.to_string())?;
+    let namespaces = std::iter::once(Namespace::host())
+        .chain(
+            bundle
+                .config
+                .kernel
+                .namespaces
+                .iter()
+                .map(|path| Namespace::open(path)),
+        )
+        .collect::<Result<_, _>>()
+        .map_err(|why| why.to_string())?;
     Ok(Prepared {
         bundle,
         workloads,
         protected,
+        namespaces,
     })
 }
 
-/// From where the target of `address` is dialled. The gate need not know the
-/// exact target: where targets overlap and differ in this, the client's own
-/// namespace is right for all.
-fn source_of(bundle: &Bundle, address: SocketAddr) -> Source {
-    let mut found = bundle.config.targets.iter().filter(|target| {
-        target.places.iter().any(|place| {
-            let named = match &place.host {
-                lockgate_config::Host::Name(name) => bundle
-                    .names
-                    .get(name)
-                    .is_some_and(|ips| ips.contains(&address.ip())),
-                host => host.contains(address.ip()),
+async fn answer_keeper(channel: &Channel, dial: u64, result: Result<OwnedFd, Failure>) {
+    let (message, fd) = match result {
+        Ok(fd) => (GateToKeeper::Dialled { dial }, Some(fd)),
+        Err(Failure { errno, message }) => {
+            let failed = GateToKeeper::DialFailed {
+                dial,
+                errno,
+                message,
             };
-            place.port == address.port() && named
-        })
-    });
-    match found.next() {
-        Some(first) if found.all(|other| other.source == first.source) => first.source,
-        _ => Source::Client,
-    }
+            (failed, None)
+        }
+    };
+    // A keeper that ended meanwhile does not need it.
+    let _ = channel.send(&message, fd).await;
 }
 
 fn flow(netns_cookie: u64, client: SocketAddr) -> Flow {
@@ -693,68 +674,4 @@ fn flow(netns_cookie: u64, client: SocketAddr) -> Flow {
         port: client.port(),
         reserved: 0,
     }
-}
-
-/// Closes with RST: the client must not take it for a clean end.
-fn reset(stream: TcpStream) {
-    let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
-}
-
-async fn accept(listener: TcpListener, index: usize, events: mpsc::UnboundedSender<Event>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, client)) => {
-                if events.send(Event::Accepted(index, stream, client)).is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: wait for some to be closed.
-                tracing::error!(%error, "accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-}
-
-async fn read_orders(channel: Arc<Channel>, events: mpsc::UnboundedSender<Event>) {
-    loop {
-        let event = match channel.receive::<Order>().await {
-            Ok((order, fd)) => Event::Order(order, fd),
-            Err(error) => {
-                if !matches!(error, ChannelError::Closed) {
-                    tracing::error!(%error, "the parent's orders cannot be read");
-                }
-                Event::ParentGone
-            }
-        };
-        let last = matches!(event, Event::ParentGone);
-        if events.send(event).is_err() || last {
-            return;
-        }
-    }
-}
-
-async fn read_proxy(channel: Arc<Channel>, events: mpsc::UnboundedSender<Event>) {
-    while let Ok((message, _)) = channel.receive::<ProxyToGate>().await {
-        if events
-            .send(Event::FromProxy(channel.clone(), message))
-            .is_err()
-        {
-            return;
-        }
-    }
-    let _ = events.send(Event::PeerGone(Role::Proxy, channel));
-}
-
-async fn read_keeper(channel: Arc<Channel>, events: mpsc::UnboundedSender<Event>) {
-    while let Ok((message, _)) = channel.receive::<KeeperToGate>().await {
-        if events
-            .send(Event::FromKeeper(channel.clone(), message))
-            .is_err()
-        {
-            return;
-        }
-    }
-    let _ = events.send(Event::PeerGone(Role::Keeper, channel));
 }

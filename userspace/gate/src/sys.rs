@@ -64,3 +64,21 @@ pub(crate) fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
+
+/// Whether the mount namespace behind `file` belongs to the user namespace of
+/// this process (`NS_GET_USERNS`, ioctl_ns(2)). One that does not was made by
+/// somebody who need not be root here, and in it any file can stand at any path.
+pub(crate) fn is_made_by_root(file: impl AsFd) -> io::Result<bool> {
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: the request takes no argument and returns a new descriptor.
+    let fd = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), NS_GET_USERNS) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was just made and belongs to nobody else.
+    let owner = unsafe { OwnedFd::from_raw_fd(fd) };
+    let own = std::fs::metadata("/proc/self/ns/user")?;
+    let of = std::fs::File::from(owner).metadata()?;
+    use std::os::unix::fs::MetadataExt;
+    Ok((of.dev(), of.ino()) == (own.dev(), own.ino()))
+}

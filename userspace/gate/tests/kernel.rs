@@ -34,16 +34,14 @@ impl Field {
         mount("bpf", "/sys/fs/bpf");
         mount("tracefs", "/sys/kernel/tracing");
         let pins = PathBuf::from("/sys/fs/bpf").join(&name);
-        let mut kernel = Kernel::attach(Some(&cgroup), &pins).unwrap();
-        let lease = Lease::start(kernel.take_lease().unwrap()).unwrap();
         let text = format!("[[target]]\nname='t'\nprotocol='tcp'\nmatch={places:?}\n");
         let bundle = Bundle {
             config: toml::from_str(&text).unwrap(),
             ..Bundle::default()
         };
-        kernel
-            .protect(&Protected::from_bundle(&bundle).unwrap())
-            .unwrap();
+        let wanted = Protected::from_bundle(&bundle).unwrap();
+        let mut kernel = Kernel::attach(Some(&cgroup), &pins, &wanted).unwrap();
+        let lease = Lease::start(kernel.take_lease().unwrap()).unwrap();
         Self {
             cgroup,
             pins,
@@ -55,7 +53,7 @@ impl Field {
     /// Listens in the host's namespace and redirects to it.
     fn listen(&mut self) -> (Namespace, Listeners) {
         let host = Namespace::host().unwrap();
-        let listeners = Listeners::open(&host, &mut self.kernel).unwrap();
+        let listeners = Listeners::open(&host, &self.kernel.exemptions()).unwrap();
         self.kernel
             .listen(&[(host.cookie(), listeners.ports().unwrap())])
             .unwrap();
@@ -282,7 +280,7 @@ s=socket.socket();s.setsockopt(socket.IPPROTO_IP,51,struct.pack('HH',{port},{por
 s.bind(('127.0.0.1',0))"
     );
     assert_eq!(outcome(&field, &lucky), EPERM, "by luck");
-    let again = Listeners::open(&host, &mut field.kernel).unwrap();
+    let again = Listeners::open(&host, &field.kernel.exemptions()).unwrap();
     assert!(again.ports().unwrap().port4 > 0, "the gate itself may");
 }
 
@@ -334,7 +332,7 @@ fn only_the_gate_is_exempt() {
     assert!(real.accept().is_err());
 
     let own = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    field.kernel.exempt(&own).unwrap();
+    field.kernel.exemptions().grant(&own).unwrap();
     assert!(own.as_raw_fd() >= 0);
     let address: SocketAddr = format!("127.0.0.85:{port}").parse().unwrap();
     own.connect(&address.into()).unwrap();
@@ -381,7 +379,7 @@ while time.time()<end:
 print('done')"
     ));
     for _ in 0..3 {
-        let next = Kernel::attach(Some(&field.cgroup), &field.pins).unwrap();
+        let next = Kernel::attach(Some(&field.cgroup), &field.pins, &Protected::default()).unwrap();
         assert_eq!(
             next.protected(),
             field.kernel.protected(),
@@ -430,4 +428,43 @@ os.wait()",
     );
     execed.write_all(b"x").unwrap();
     child.wait_with_output().unwrap();
+}
+
+/// The kernel takes the unspecified address for the socket's own, or for
+/// loopback.
+#[test]
+fn the_unspecified_address_is_no_way_around() {
+    let real = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = real.local_addr().unwrap().port();
+    let mut field = Field::new(&[&format!("127.0.0.1:{port}"), &format!("[::1]:{port}")]);
+    let _listening = field.listen();
+    field.lease.hold(false);
+    for code in [
+        format!("socket.create_connection(('0.0.0.0',{port}),timeout=2)"),
+        format!("socket.create_connection(('::',{port}),timeout=2)"),
+        format!("socket.create_connection(('::ffff:0.0.0.0',{port}),timeout=2)"),
+    ] {
+        assert_eq!(outcome(&field, &code), EPERM, "{code}");
+    }
+    real.set_nonblocking(true).unwrap();
+    assert!(real.accept().is_err(), "the real server saw a client");
+
+    // A socket that is bound goes to the address it is bound to.
+    let real = TcpListener::bind("127.0.0.89:0").unwrap();
+    let port = real.local_addr().unwrap().port();
+    let mut field = Field::new(&[&format!("127.0.0.89:{port}")]);
+    let (host, listeners) = field.listen();
+    let child = field.spawn(&format!(
+        "import socket
+s=socket.socket();s.bind(('127.0.0.89',0));s.connect(('0.0.0.0',{port}))
+print(s.getpeername(),s.recv(2).decode())"
+    ));
+    real.set_nonblocking(true).unwrap();
+    let (mut stream, origin) = accept(&mut field, &host, &listeners.v4);
+    assert_eq!(origin.unwrap().address[..4], [127, 0, 0, 89]);
+    stream.write_all(b"hi").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert_eq!(printed, format!("('127.0.0.89', {port}) hi"));
+    assert!(real.accept().is_err(), "the real server saw a client");
 }

@@ -1,0 +1,55 @@
+use std::io;
+use std::sync::Arc;
+
+use aya::maps::{MapData, RingBuf};
+use lockgate_abi::Process;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::attest::Attestor;
+use crate::kernel::{Kernel, read_exec};
+
+/// Looks at each new image as soon as the kernel tells of it, from a thread of
+/// its own, so that a process that ends before its connection is accepted was
+/// seen. Once per kernel.
+///
+/// # Errors
+/// When no thread can be made.
+pub fn watch_execs(kernel: &mut Kernel, attestor: Arc<Attestor>) -> io::Result<()> {
+    let still = kernel.processes();
+    let Some(mut execs) = kernel.take_execs() else {
+        return Ok(());
+    };
+    std::thread::Builder::new()
+        .name("execs".into())
+        .spawn(move || {
+            loop {
+                wait(&execs);
+                take_all(&mut execs, &attestor, &still);
+            }
+        })?;
+    Ok(())
+}
+
+fn take_all(
+    execs: &mut RingBuf<MapData>,
+    attestor: &Attestor,
+    still: &impl Fn(u32) -> Option<Process>,
+) {
+    while let Some(item) = execs.next() {
+        let exec = read_exec(&item);
+        // Room for the next one before files are read.
+        drop(item);
+        if let Some(exec) = exec {
+            attestor.executed(&exec, still);
+        }
+    }
+}
+
+fn wait(execs: &RingBuf<MapData>) {
+    let second = rustix::time::Timespec {
+        tv_sec: 1,
+        tv_nsec: 0,
+    };
+    // Whatever it says, the buffer is looked at next.
+    let _ = poll(&mut [PollFd::new(execs, PollFlags::IN)], Some(&second));
+}

@@ -1,0 +1,164 @@
+//! What /proc says of a process. Whoever asks must know from elsewhere that it
+//! was the same process all the while.
+
+use std::collections::HashSet;
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use lockgate_identity::Ancestor;
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::sys;
+
+/// How far up the ancestors are looked at.
+pub(crate) const MAX_ANCESTORS: usize = 16;
+
+/// How much of the argument vector is kept, in bytes.
+const MAX_ARGV: u64 = 4096;
+
+/// Before the path of an executable that is not the file that root has put
+/// there, so that it equals no path of a configuration.
+const ELSEWHERE: &str = "(elsewhere)";
+
+/// Path of what `tgid` runs. One of `named` is believed only if it is that file
+/// in the host's mount namespace or in one that root has made: everybody can
+/// make a mount namespace and put what he likes at any path there, and /proc
+/// shows that path as if it were the host's.
+pub(crate) fn executable(tgid: u32, named: &HashSet<PathBuf>) -> Option<PathBuf> {
+    let link = format!("/proc/{tgid}/exe");
+    let path = readable(std::fs::read_link(&link).ok()?);
+    // Only paths of the configuration are looked up: others may lead to file
+    // systems that never answer.
+    if named.contains(&path) && !is_that_file(tgid, &link, &path) {
+        return Some(format!("{ELSEWHERE}{}", path.display()).into());
+    }
+    Some(path)
+}
+
+/// Parent first.
+pub(crate) fn ancestors(tgid: u32, named: &HashSet<PathBuf>) -> Vec<Ancestor> {
+    let mut found = Vec::new();
+    let mut child = tgid;
+    while found.len() < MAX_ANCESTORS {
+        let Some(parent) = parent(child).filter(|parent| *parent != 0) else {
+            break;
+        };
+        found.push(Ancestor {
+            tgid: parent,
+            executable: executable(parent, named),
+        });
+        child = parent;
+    }
+    found
+}
+
+/// The argument vector; a claim.
+pub(crate) fn argv(tgid: u32) -> Vec<String> {
+    let mut bytes = Vec::new();
+    if let Ok(file) = File::open(format!("/proc/{tgid}/cmdline")) {
+        // Half an argument vector is still a claim.
+        let _ = file.take(MAX_ARGV).read_to_end(&mut bytes);
+    }
+    let mut arguments = bytes
+        .split(|byte| *byte == 0)
+        .filter(|argument| !argument.is_empty());
+    let program = arguments
+        .next()
+        .map(|name| String::from_utf8_lossy(name).into_owned());
+    program
+        .into_iter()
+        .chain(arguments.map(without_values))
+        .collect()
+}
+
+/// An argument as it may be kept: statements and passwords are given on command
+/// lines, so that only names of options and paths of files stay.
+fn without_values(argument: &[u8]) -> String {
+    let Ok(text) = std::str::from_utf8(argument) else {
+        return "…".into();
+    };
+    if let Some(long) = text.strip_prefix("--") {
+        return format!("--{}", long.split_once('=').map_or(long, |(name, _)| name));
+    }
+    if text.starts_with('-') {
+        // A short option may have its value behind it.
+        return text.chars().take(2).collect();
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._+-".contains(c);
+    let is_path = text.starts_with(['/', '.']) && text.contains('/') && text.chars().all(plain);
+    if is_path {
+        text.to_owned()
+    } else {
+        "…".into()
+    }
+}
+
+fn is_that_file(tgid: u32, link: &str, path: &Path) -> bool {
+    let Ok(runs) = std::fs::metadata(link) else {
+        return false;
+    };
+    let is_same = |there: std::io::Result<Metadata>| {
+        there.is_ok_and(|there| (there.dev(), there.ino()) == (runs.dev(), runs.ino()))
+    };
+    is_same(std::fs::metadata(path)) || is_same(metadata_inside(tgid, path))
+}
+
+/// Looks `path` up in the mount namespace of `tgid`, if root has made it.
+fn metadata_inside(tgid: u32, path: &Path) -> std::io::Result<Metadata> {
+    let namespace = File::open(format!("/proc/{tgid}/ns/mnt"))?;
+    if !sys::is_made_by_root(&namespace)? {
+        return Err(std::io::ErrorKind::PermissionDenied.into());
+    }
+    // A thread that ends in the namespace need not find its way back.
+    let looked = std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("look".into())
+            .spawn_scoped(scope, || {
+                unshare(CloneFlags::CLONE_FS)?;
+                setns(&namespace, CloneFlags::CLONE_NEWNS)?;
+                std::fs::metadata(path)
+            })
+            .map(|thread| thread.join())
+    })?;
+    looked.unwrap_or_else(|_| Err(std::io::Error::other("the thread panicked")))
+}
+
+/// Records and policies are text. A path that is not UTF-8 gets replacement
+/// characters, and so equals no path that a configuration can name.
+fn readable(path: PathBuf) -> PathBuf {
+    match path.into_os_string().into_string() {
+        Ok(text) => text.into(),
+        Err(other) => other.to_string_lossy().into_owned().into(),
+    }
+}
+
+fn parent(tgid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
+    // The name in parentheses may hold anything, parentheses included.
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_kept_without_their_values() {
+        for (argument, kept) in [
+            ("--password=hunter2", "--password"),
+            ("-phunter2", "-p"),
+            ("-c", "-c"),
+            ("select 'hunter2'", "…"),
+            ("postgres://me:hunter2@db/shop", "…"),
+            ("hunter2", "…"),
+            ("/srv/jobs/nightly.py", "/srv/jobs/nightly.py"),
+            ("./job.sh", "./job.sh"),
+            ("/x?password=hunter2", "…"),
+        ] {
+            assert_eq!(without_values(argument.as_bytes()), kept);
+        }
+    }
+}
