@@ -243,3 +243,23 @@ fn a_tagged_column_is_seen_only_with_view() {
     let seen = stage.psql(&owner, &["select ssn from customers order by id"]);
     assert_eq!(seen.stdout, "123-45-6789\n987-65-4321\n", "{seen:?}");
 }
+
+#[test]
+fn a_name_prepared_anew_in_sql_is_not_taken_for_the_one_before() {
+    let stage = Stage::new();
+    let program = "
+from psycopg.pq import ExecStatus
+c = psycopg.connect(dsn, autocommit=True)
+pg = c.pgconn
+print(ExecStatus(pg.prepare(b's', b'select 1').status).name)
+print(c.execute('select 2').fetchone()[0])
+for sql in (b'deallocate s', b'prepare s as select 42'): pg.exec_(sql)
+r = pg.exec_prepared(b's', [])
+print(ExecStatus(r.status).name, b'was not prepared through lockgate' in (r.error_message or b''))
+print(ExecStatus(pg.prepare(b't', b'select 3').status).name, pg.exec_prepared(b't', []).get_value(0, 0))";
+    let output = stage.python(&stage.report, program);
+    assert_eq!(
+        output.stdout, "COMMAND_OK\n2\nFATAL_ERROR True\nCOMMAND_OK b'3'\n",
+        "{output:?}"
+    );
+}

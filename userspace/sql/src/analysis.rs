@@ -38,6 +38,10 @@ pub(crate) struct Facts {
     pub(crate) names_change: bool,
     /// Whether it changes the catalogue.
     pub(crate) catalogue_changes: bool,
+    /// Whether it gives a prepared statement a name.
+    pub(crate) prepares: bool,
+    /// Whether it gives a portal a name.
+    pub(crate) declares: bool,
     pub(crate) copy_in: bool,
     pub(crate) copy_out: bool,
     /// Whether the shape may show a secret even without literals.

@@ -53,6 +53,11 @@ pub struct Effects {
     /// A relation with a tagged column is touched: texts of the server's
     /// errors may show its values.
     pub touches_tagged_relation: bool,
+    /// It gives a prepared statement a name in SQL: names of the protocol's
+    /// Parse are the same names, and may stand for another text afterwards.
+    pub prepares: bool,
+    /// It gives a portal a name in SQL, likewise.
+    pub declares: bool,
     /// It may read COPY data from the client.
     pub copy_in: bool,
     /// It may send COPY data to the client.
@@ -147,6 +152,8 @@ impl<'a> Resolver<'a> {
                 names_change: facts.names_change,
                 catalogue_changes: facts.catalogue_changes,
                 touches_tagged_relation: false,
+                prepares: facts.prepares,
+                declares: facts.declares,
                 copy_in: facts.copy_in,
                 copy_out: facts.copy_out,
             },

@@ -69,6 +69,8 @@ impl Facts {
             several: _,
             names_change,
             catalogue_changes,
+            prepares,
+            declares,
             copy_in,
             copy_out,
             secret,
@@ -79,6 +81,8 @@ impl Facts {
         self.all_columns |= all_columns;
         self.names_change |= names_change;
         self.catalogue_changes |= catalogue_changes;
+        self.prepares |= prepares;
+        self.declares |= declares;
         self.copy_in |= copy_in;
         self.copy_out |= copy_out;
         self.secret |= secret;

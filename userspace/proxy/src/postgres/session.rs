@@ -448,6 +448,12 @@ impl Session {
             self.catalogue = CatalogueState::Changed;
             self.scope = None;
         }
+        if resolved.effects.prepares {
+            self.relay.forget_statements();
+        }
+        if resolved.effects.declares {
+            self.relay.forget_portals();
+        }
         if resolved.effects.touches_tagged_relation {
             self.relay.set_scrub_errors(true);
         }

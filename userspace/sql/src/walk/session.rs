@@ -129,6 +129,7 @@ impl Visit for PrepareStmt {
             argtypes,
             query,
         } = self;
+        walk.facts.prepares = true;
         argtypes.visit(walk)?;
         query.visit(walk)
     }
@@ -151,6 +152,7 @@ impl Visit for DeclareCursorStmt {
             options: _,
             query,
         } = self;
+        walk.facts.declares = true;
         query.visit(walk)
     }
 }

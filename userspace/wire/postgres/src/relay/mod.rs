@@ -195,12 +195,15 @@ impl<S: Clone> Relay<S> {
         self.expected.is_empty() && !self.skipping && self.status == b'I'
     }
 
-    /// Nothing that was prepared or bound so far is known from now on: Bind
-    /// and Execute of it have no candidates. For a command that gives names of
-    /// its own in SQL (PREPARE, DEALLOCATE, DECLARE, DISCARD), which are the
-    /// same names; call it before that command is allowed.
-    pub fn forget_names(&mut self) {
+    /// Nothing that was prepared so far is known from now on: Bind of it has no
+    /// candidates. For a PREPARE in SQL, whose names are the same names; call
+    /// it before that command is allowed.
+    pub fn forget_statements(&mut self) {
         self.statements.forget();
+    }
+
+    /// As [`Relay::forget_statements`], for portals and DECLARE.
+    pub fn forget_portals(&mut self) {
         self.portals.forget();
     }
 

@@ -514,13 +514,14 @@ fn sql_can_give_a_name_that_parse_gave(server: &Postgres) {
         let mut s = Session::new(server);
         assert_eq!(s.ask(&[parse("r", "SELECT 1"), sync()], 1), "1 ZI");
         if forget {
-            s.relay.forget_names();
+            s.relay.forget_statements();
+            s.relay.forget_portals();
         }
         assert_eq!(s.ask(std::slice::from_ref(&renaming), 1), "C C ZI");
         s.send(&run);
         let messages = s.read(b'Z', 1);
         match forget {
-            // The server runs what Parse did not send: why there is `forget_names`.
+            // The server runs what Parse did not send: why there is `forget_statements`.
             false => assert!(messages.contains(&(b'D', row_body(b"2")))),
             true => assert_eq!(summary(&messages), "E42501 ZI"),
         }

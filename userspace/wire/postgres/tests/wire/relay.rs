@@ -190,7 +190,8 @@ fn a_name_means_what_was_sent_or_what_is_there() {
     assert_eq!(session.candidates["b"], ["rows 3"]);
     session.send(&[bind("", "s", "c"), sync()].concat());
     assert_eq!(session.candidates["c"], ["rows 3"]);
-    session.relay.forget_names();
+    session.relay.forget_statements();
+    session.relay.forget_portals();
     session.send(&[bind("", "s", "d"), sync()].concat());
     assert_eq!(session.candidates["d"], [""; 0]);
 }
@@ -200,7 +201,8 @@ fn names_forgotten_on_their_way_stay_unknown() {
     let mut session = Session::new();
     session.to_relay.extend_from_slice(&parse("s", "rows 1"));
     session.requests();
-    session.relay.forget_names();
+    session.relay.forget_statements();
+    session.relay.forget_portals();
     session.settle();
     session.send(&[sync(), bind("", "s", "a"), sync()].concat());
     assert_eq!(session.candidates["a"], [""; 0]);
