@@ -8,6 +8,7 @@ mod clickhouse;
 mod namespace;
 mod postgres;
 mod shell;
+mod sweep;
 mod workload;
 
 pub use agent::{Agent, AgentConfig};
@@ -15,4 +16,5 @@ pub use clickhouse::ClickHouse;
 pub use namespace::Namespace;
 pub use postgres::{Postgres, PostgresConfig};
 pub use shell::{Output, root, run, sh};
+pub use sweep::sweep;
 pub use workload::{Cgroup, Workload, python};

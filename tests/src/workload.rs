@@ -18,18 +18,12 @@ impl Cgroup {
     /// Makes one below the cgroup-v2 root.
     pub fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let v2 = mounts
-            .lines()
-            .find(|line| line.contains(" - cgroup2 "))
-            .and_then(|line| line.split(' ').nth(4))
-            .context("no cgroup v2 is mounted")?;
         let name = format!(
             "lockgate-{}-{}",
             std::process::id(),
             NEXT.fetch_add(1, SeqCst)
         );
-        let path = Path::new(v2).join(name);
+        let path = Path::new(&v2_root()?).join(name);
         fs::create_dir_all(&path)?;
         Ok(Self { path })
     }
@@ -64,7 +58,18 @@ impl Drop for Cgroup {
     }
 }
 
-fn remove(path: &Path) -> std::io::Result<()> {
+/// Where the cgroup-v2 hierarchy is mounted: on hybrid hosts below v1's.
+pub(crate) fn v2_root() -> Result<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    mounts
+        .lines()
+        .find(|line| line.contains(" - cgroup2 "))
+        .and_then(|line| line.split(' ').nth(4))
+        .map(str::to_owned)
+        .context("no cgroup v2 is mounted")
+}
+
+pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(path)?.flatten() {
         if entry.path().is_dir() {
             remove(&entry.path())?;

@@ -87,6 +87,7 @@ fn run(task: Task) -> Result<()> {
         return downloads.finish();
     }
     step::timed("the kernel side", || ebpf::build(&root()).map(drop))?;
+    lockgate_tests::sweep();
     match task {
         Task::Setup | Task::Ebpf => downloads.finish(),
         Task::Build => {
