@@ -161,8 +161,8 @@ impl Service {
         match event {
             Event::Order(order, fd) => return self.order(order, fd).await,
             Event::ParentGone => return Ok(false),
-            Event::FromProxy(channel, message) => self.from_proxy(channel, message),
-            Event::FromKeeper(channel, message) => self.from_keeper(channel, message),
+            Event::FromProxy(channel, message) => self.proxy_says(channel, message),
+            Event::FromKeeper(channel, message) => self.keeper_says(channel, message),
             Event::PeerGone(role, channel) => self.peer_gone(role, &channel),
             Event::Accepted(namespace, stream, client) => self.accepted(namespace, stream, client),
             Event::Attested(stream, origin, namespace) => {
@@ -412,7 +412,7 @@ impl Service {
         }
     }
 
-    fn from_proxy(&mut self, channel: Arc<Channel>, message: ProxyToGate) {
+    fn proxy_says(&mut self, channel: Arc<Channel>, message: ProxyToGate) {
         // One that was replaced has no connections any more.
         if !self
             .proxy
@@ -444,7 +444,7 @@ impl Service {
         }
     }
 
-    fn from_keeper(&mut self, channel: Arc<Channel>, message: KeeperToGate) {
+    fn keeper_says(&mut self, channel: Arc<Channel>, message: KeeperToGate) {
         match message {
             KeeperToGate::DialFor { dial, connection } => {
                 let opening = self.open(connection);
