@@ -97,15 +97,7 @@ impl Recorder {
         // One at a time: segments of a stream are written in the order in which
         // keeper numbers them.
         let _fetching = self.fetching.lock().await;
-        let mut state = self.state.borrow_mut();
-        if state.current.is_none()
-            && let Some(spare) = state.spare.take()
-        {
-            self.begin(&mut state, spare);
-        }
-        let has_current = state.current.is_some();
-        drop(state);
-        if has_current {
+        if self.begin_spare() {
             self.refill();
             return Ok(());
         }
@@ -120,6 +112,17 @@ impl Recorder {
                 WhenFull::Strict => Err(RecordError::Full(why)),
             },
         }
+    }
+
+    /// Whether there is a current segment, if need be the spare one.
+    fn begin_spare(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        if state.current.is_none()
+            && let Some(spare) = state.spare.take()
+        {
+            self.begin(&mut state, spare);
+        }
+        state.current.is_some()
     }
 
     /// Appends an event. The position is for [`Recorder::durable`].

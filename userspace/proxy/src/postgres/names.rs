@@ -175,12 +175,15 @@ struct ScopeKey {
     search_path: Option<Vec<String>>,
 }
 
+/// By the analysis's address: the entry holds it, so that the address is not
+/// used again while the entry lives.
+type Meanings = Cache<usize, (Arc<Analysis>, Rc<Resolved>)>;
+
 /// What statements mean: one catalogue, one set of name rules, one set of tags.
 pub(super) struct Scope {
     catalogue: Arc<Catalogue>,
     names: SessionNames,
-    // Keyed by address: the entry holds the analysis.
-    meanings: RefCell<Cache<usize, (Arc<Analysis>, Rc<Resolved>)>>,
+    meanings: RefCell<Meanings>,
 }
 
 impl Scope {
