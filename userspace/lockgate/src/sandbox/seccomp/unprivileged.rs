@@ -5,10 +5,10 @@ use super::rule::When;
 const AF_UNIX: u64 = libc::AF_UNIX as u64;
 const STREAM: u64 = libc::SOCK_STREAM as u64;
 const EXEC: u64 = libc::PROT_EXEC as u64;
-const FIONBIO: u64 = libc::FIONBIO as u64;
-const FIONREAD: u64 = libc::FIONREAD as u64;
-const FIOCLEX: u64 = libc::FIOCLEX as u64;
-const TCGETS: u64 = libc::TCGETS as u64;
+const FIONBIO: u64 = libc::FIONBIO;
+const FIONREAD: u64 = libc::FIONREAD;
+const FIOCLEX: u64 = libc::FIOCLEX;
+const TCGETS: u64 = libc::TCGETS;
 const THREAD: u64 = libc::CLONE_THREAD as u64;
 /// prctl(2): names an anonymous mapping.
 const PR_SET_VMA: u64 = 0x5356_4d41;
