@@ -58,7 +58,7 @@ fn template() -> Result<&'static Path> {
     static TEMPLATE: OnceLock<Result<TempDir, String>> = OnceLock::new();
     let made = TEMPLATE.get_or_init(|| {
         let make = || {
-            let dir = tempfile::Builder::new().prefix("lockgate-pg-template-").tempdir()?;
+            let dir = tempfile::Builder::new().prefix(&format!("lockgate-pg-template-{}-", std::process::id())).tempdir()?;
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
             let (at, bin) = (dir.path().display(), bin()?);
             sh(&format!(

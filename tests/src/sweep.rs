@@ -26,6 +26,18 @@ pub fn sweep() {
             let _ = fs::remove_dir_all(Path::new("/sys/fs/bpf").join(name));
         }
     }
+    let temporary = std::env::temp_dir();
+    for name in names(&temporary) {
+        let pid = name
+            .strip_prefix("lockgate-pg-template-")
+            .and_then(|rest| rest.split_once('-'));
+        if pid
+            .and_then(|(pid, _)| pid.parse().ok())
+            .is_some_and(|pid| !alive(pid))
+        {
+            let _ = fs::remove_dir_all(temporary.join(name));
+        }
+    }
     let Ok(root) = v2_root() else { return };
     for name in names(&root) {
         if pid_of_agent(&name).is_some_and(|pid| !alive(pid)) {
