@@ -52,8 +52,14 @@ fn bound(ctx: &SockContext) -> i32 {
     let sk: *mut bpf_sock = ctx.sock;
     // SAFETY: the socket of the context is valid; no value is made where there
     // is none.
-    let exempt =
-        unsafe { bpf_sk_storage_get((&raw const EXEMPT).cast_mut().cast(), sk.cast(), core::ptr::null_mut(), 0) };
+    let exempt = unsafe {
+        bpf_sk_storage_get(
+            (&raw const EXEMPT).cast_mut().cast(),
+            sk.cast(),
+            core::ptr::null_mut(),
+            0,
+        )
+    };
     if !exempt.is_null() {
         return ALLOW;
     }
@@ -66,6 +72,15 @@ fn is_listeners(port: u16) -> bool {
 }
 
 fn refused<C: EbpfContext>(ctx: &C, port: u16) -> i32 {
-    refuse(ctx, reason::BIND, &Destination { family: INET, port, address: [0; 16] }, 0);
+    refuse(
+        ctx,
+        reason::BIND,
+        &Destination {
+            family: INET,
+            port,
+            address: [0; 16],
+        },
+        0,
+    );
     DENY
 }

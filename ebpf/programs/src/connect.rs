@@ -80,7 +80,10 @@ pub fn lockgate_sendmsg4(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn lockgate_sendmsg6(ctx: SockAddrContext) -> i32 {
-    datagram(&ctx, &destination6(&ctx, bound4(&ctx), is_bound_to_mapped(&ctx)))
+    datagram(
+        &ctx,
+        &destination6(&ctx, bound4(&ctx), is_bound_to_mapped(&ctx)),
+    )
 }
 
 /// 127.0.0.1, ::1, and the word before a v4-mapped address, in network order.
@@ -152,7 +155,12 @@ fn origin(
     // so attest nothing.
     let process = match unsafe { PROCESSES.get(tgid) } {
         Some(process) => *process,
-        None => Process { start_ns: 0, exec_ns: 0, exec_tgid: 0, reserved: 0 },
+        None => Process {
+            start_ns: 0,
+            exec_ns: 0,
+            exec_tgid: 0,
+            reserved: 0,
+        },
     };
     Origin {
         version: VERSION,
@@ -191,7 +199,11 @@ fn destination4(ctx: &SockAddrContext, source: u32) -> Destination {
     };
     let mut address = [0; 16];
     write_word(&mut address, 0, ip);
-    Destination { family: INET, port: u16::from_be(port as u16), address }
+    Destination {
+        family: INET,
+        port: u16::from_be(port as u16),
+        address,
+    }
 }
 
 /// As [`destination4`]. `source` is the IPv4 address the socket is bound to;
@@ -211,25 +223,45 @@ fn destination6(ctx: &SockAddrContext, source: u32, mapped: bool) -> Destination
     if words[0] == 0 && words[1] == 0 && (words[2] == MAPPED || words[2] | words[3] == 0) {
         if words[3] != 0 {
             write_word(&mut address, 0, words[3]);
-            return Destination { family: INET, port, address };
+            return Destination {
+                family: INET,
+                port,
+                address,
+            };
         }
         if words[2] == MAPPED || mapped {
             // `::` of a socket that is bound to a mapped address is loopback,
             // whatever that address is.
-            let ip = if mapped && words[2] != MAPPED { LOOPBACK4 } else { or_loopback(source) };
+            let ip = if mapped && words[2] != MAPPED {
+                LOOPBACK4
+            } else {
+                or_loopback(source)
+            };
             set_ip6(ctx, [0, 0, MAPPED, ip]);
             write_word(&mut address, 0, ip);
-            return Destination { family: INET, port, address };
+            return Destination {
+                family: INET,
+                port,
+                address,
+            };
         }
         set_ip6(ctx, LOOPBACK6);
         write_word(&mut address, 12, LOOPBACK6[3]);
-        return Destination { family: INET6, port, address };
+        return Destination {
+            family: INET6,
+            port,
+            address,
+        };
     }
     write_word(&mut address, 0, words[0]);
     write_word(&mut address, 4, words[1]);
     write_word(&mut address, 8, words[2]);
     write_word(&mut address, 12, words[3]);
-    Destination { family: INET6, port, address }
+    Destination {
+        family: INET6,
+        port,
+        address,
+    }
 }
 
 fn or_loopback(source: u32) -> u32 {
@@ -266,12 +298,32 @@ fn is_protected(to: &Destination) -> bool {
     let port = to.port.to_be_bytes();
     if to.family == INET {
         let address = [to.address[0], to.address[1], to.address[2], to.address[3]];
-        PROTECTED4.get(&Key::new(48, Key4 { port, address })).is_some()
-            || PROTECTED4.get(&Key::new(48, Key4 { port: ANY_PORT, address })).is_some()
+        PROTECTED4
+            .get(&Key::new(48, Key4 { port, address }))
+            .is_some()
+            || PROTECTED4
+                .get(&Key::new(
+                    48,
+                    Key4 {
+                        port: ANY_PORT,
+                        address,
+                    },
+                ))
+                .is_some()
     } else {
         let address = to.address;
-        PROTECTED6.get(&Key::new(144, Key6 { port, address })).is_some()
-            || PROTECTED6.get(&Key::new(144, Key6 { port: ANY_PORT, address })).is_some()
+        PROTECTED6
+            .get(&Key::new(144, Key6 { port, address }))
+            .is_some()
+            || PROTECTED6
+                .get(&Key::new(
+                    144,
+                    Key6 {
+                        port: ANY_PORT,
+                        address,
+                    },
+                ))
+                .is_some()
     }
 }
 

@@ -24,9 +24,15 @@ fn file(ctx: &SockOpsContext) {
         return;
     }
     // SAFETY: `sk` is not null; no value is made where there is none.
-    let origin =
-        unsafe { bpf_sk_storage_get((&raw const ORIGINS).cast_mut().cast(), sk.cast(), core::ptr::null_mut(), 0) }
-            .cast::<Origin>();
+    let origin = unsafe {
+        bpf_sk_storage_get(
+            (&raw const ORIGINS).cast_mut().cast(),
+            sk.cast(),
+            core::ptr::null_mut(),
+            0,
+        )
+    }
+    .cast::<Origin>();
     if origin.is_null() {
         return;
     }

@@ -23,8 +23,18 @@ pub fn lockgate_peer4(ctx: SockAddrContext) -> i32 {
 pub fn lockgate_peer6(ctx: SockAddrContext) -> i32 {
     if let Some(origin) = origin(&ctx) {
         let words = match origin.family {
-            INET => [0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), word(&origin, 0)],
-            _ => [word(&origin, 0), word(&origin, 4), word(&origin, 8), word(&origin, 12)],
+            INET => [
+                0,
+                0,
+                u32::from_ne_bytes([0, 0, 0xff, 0xff]),
+                word(&origin, 0),
+            ],
+            _ => [
+                word(&origin, 0),
+                word(&origin, 4),
+                word(&origin, 8),
+                word(&origin, 12),
+            ],
         };
         // SAFETY: stores to the context that the verifier has checked; one
         // word at a time, since only these widths are allowed.

@@ -21,9 +21,19 @@ pub fn lockgate_fork(ctx: TracePointContext) -> u32 {
     // SAFETY: the loader may have changed it, so it must be read as it is.
     let offset = unsafe { core::ptr::read_volatile(&raw const FORK_CHILD_PID) } as usize;
     // SAFETY: read by a helper that fails where there is nothing.
-    let Ok(child) = (unsafe { ctx.read_at::<u32>(offset) }) else { return 0 };
+    let Ok(child) = (unsafe { ctx.read_at::<u32>(offset) }) else {
+        return 0;
+    };
     let (_, exec_ns, exec_tgid) = known(ctx.tgid());
-    keep(child, Process { start_ns: now(), exec_ns, exec_tgid, reserved: 0 });
+    keep(
+        child,
+        Process {
+            start_ns: now(),
+            exec_ns,
+            exec_tgid,
+            reserved: 0,
+        },
+    );
     0
 }
 
@@ -35,7 +45,15 @@ pub fn lockgate_prepare(ctx: TracePointContext) -> u32 {
     let tgid = ctx.tgid();
     let (start_ns, exec_ns, _) = known(tgid);
     if exec_ns != 0 {
-        keep(tgid, Process { start_ns, exec_ns: 0, exec_tgid: 0, reserved: 0 });
+        keep(
+            tgid,
+            Process {
+                start_ns,
+                exec_ns: 0,
+                exec_tgid: 0,
+                reserved: 0,
+            },
+        );
     }
     0
 }
@@ -48,12 +66,26 @@ pub fn lockgate_exec(ctx: TracePointContext) -> u32 {
         (0, _, _) => exec_ns,
         (start_ns, _, _) => start_ns,
     };
-    keep(tgid, Process { start_ns, exec_ns, exec_tgid: tgid, reserved: 0 });
+    keep(
+        tgid,
+        Process {
+            start_ns,
+            exec_ns,
+            exec_tgid: tgid,
+            reserved: 0,
+        },
+    );
     // The gate looks at the image at once, so that it knows it when the process
     // has gone before its connection is accepted.
     match EXECS.reserve_untyped::<Exec>(0) {
         Some(mut entry) => {
-            entry.write(Exec { version: VERSION, reserved: [0; 3], tgid, start_ns, exec_ns });
+            entry.write(Exec {
+                version: VERSION,
+                reserved: [0; 3],
+                tgid,
+                start_ns,
+                exec_ns,
+            });
             entry.submit(0);
         }
         None => count_lost(lost::EXECS),

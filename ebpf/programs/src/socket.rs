@@ -30,7 +30,11 @@ pub fn lockgate_socket(ctx: SockContext) -> i32 {
     refuse(
         &ctx,
         reason::SOCKET,
-        &Destination { family: family as u16, port: 0, address: [0; 16] },
+        &Destination {
+            family: family as u16,
+            port: 0,
+            address: [0; 16],
+        },
         0,
     );
     DENY
