@@ -89,9 +89,8 @@ impl Service {
                 }
                 (Order::Abort, _) => self.prepared = None,
                 (Order::Status, _) => {
-                    self.parent
-                        .send(&Report::Status(self.status()), None)
-                        .await?;
+                    let (report, fd) = Report::status(self.status())?;
+                    self.parent.send(&report, fd).await?;
                 }
                 (Order::Drain, _) => return self.drain().await,
                 (order, _) => tracing::warn!(?order, "an order that is not for the proxy"),
@@ -211,6 +210,8 @@ impl Running {
             let (shared, settings) = (running.shared.clone(), settings.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{index}"))
+                // It reads short statements itself.
+                .stack_size(lockgate_sql::STACK)
                 .spawn(move || {
                     if let Err(error) = Worker::run(index as u32, shared, settings, tasks) {
                         tracing::error!(%error, index, "a worker cannot run");

@@ -10,9 +10,13 @@ use quick_cache::sync::Cache;
 
 use crate::{Analysis, Reading};
 
-/// Stack of a parse thread. The pre-scan bounds the depth of a tree so that
-/// reading, walking and dropping it fit with room to spare.
-const STACK: usize = 64 << 20;
+/// Stack that reading a text needs, in bytes. The pre-scan bounds the depth of
+/// a tree so that reading, walking and dropping it fit with room to spare.
+pub const STACK: usize = 64 << 20;
+
+/// Longest text that [`Analyser::analyse_here`] reads, in bytes. Reading one
+/// costs less than waking a parse thread and being woken by it.
+const SHORT: usize = 512;
 
 /// Texts that wait for a parse thread, in bytes; more are refused.
 const QUEUE_BYTES: usize = 64 << 20;
@@ -32,7 +36,7 @@ pub struct AnalyserSettings {
 ///
 /// A text that was read before costs a hash and a comparison on the caller's
 /// thread. A new one is parsed on a thread of its own kind, so that it delays
-/// no other connection and cannot exhaust the caller's stack.
+/// no other connection, unless it is short.
 #[derive(Debug)]
 pub struct Analyser {
     shared: Arc<Shared>,
@@ -67,6 +71,18 @@ impl Analyser {
     /// holds, and allocates nothing.
     pub fn cached(&self, text: &[u8], reading: Reading) -> Option<Arc<Analysis>> {
         self.shared.cache.get(&Borrowed { text, reading })
+    }
+
+    /// Reads a short text on the caller's own thread, whose stack must be of
+    /// [`STACK`] bytes. None for a longer one: that is for
+    /// [`Analyser::analyse`].
+    pub fn analyse_here(&self, text: &[u8], reading: Reading) -> Option<Arc<Analysis>> {
+        (text.len() <= SHORT).then(|| {
+            self.shared.read(Key {
+                text: text.into(),
+                reading,
+            })
+        })
     }
 
     /// Has `text` read, and gives what it does to `done`, on a parse thread.

@@ -27,7 +27,7 @@ mod shape;
 mod tags;
 mod walk;
 
-pub use analyser::{Analyser, AnalyserSettings};
+pub use analyser::{Analyser, AnalyserSettings, STACK};
 pub use analysis::Analysis;
 pub use builtin::{FunctionClass, function_class, is_operator, is_type};
 pub use catalogue::{Catalogue, CatalogueError, Column, Dependency, Relation, RelationKind, Rows};

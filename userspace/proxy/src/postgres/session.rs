@@ -662,8 +662,11 @@ async fn decide_settings(
     }
 }
 
-/// Has a text read, on a thread of its own.
+/// Has a text read; a long one on a thread of its own.
 async fn analyse(worker: &Rc<Worker>, text: &[u8], reading: Reading) -> Arc<Analysis> {
+    if let Some(analysis) = worker.shared.analyser.analyse_here(text, reading) {
+        return analysis;
+    }
     let (done, waits) = tokio::sync::oneshot::channel();
     let deliver = Box::new(move |analysis| {
         // The session may have ended meanwhile.
