@@ -7,17 +7,21 @@
 #![forbid(unsafe_code)]
 
 mod bundle;
+mod check;
 mod finding;
+mod guarded;
 mod load;
 mod model;
 mod place;
+mod text;
 
 pub use bundle::{Bundle, PolicyFile, Secrets};
 pub use finding::{Finding, Severity};
-pub use load::{Loaded, load, resolve};
+pub use load::{Loaded, load, load_and, resolve};
 pub use model::{
     Agent, Audit, ClickHouse, Config, Credential, Durability, Kernel, Limits, LogFormat, Mask,
     Metrics, Mode, Protocol, SecretSource, Source, Tag, Target, TargetTls, UpstreamTls, WhenFull,
     Workload,
 };
 pub use place::{Host, Place};
+pub use text::{Position, Text};

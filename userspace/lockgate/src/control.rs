@@ -71,7 +71,16 @@ pub(crate) fn listen(run_dir: &Path) -> anyhow::Result<UnixListener> {
 
 /// Passes requests on until the agent ends.
 pub(crate) async fn serve(listener: UnixListener, calls: mpsc::UnboundedSender<Call>) {
-    while let Ok((stream, _)) = listener.accept().await {
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, for example; that passes.
+                tracing::warn!(%error, "the control socket does not accept");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
         let calls = calls.clone();
         tokio::spawn(async move {
             let (read, mut write) = stream.into_split();

@@ -2,6 +2,7 @@
 
 mod audit;
 mod doctor;
+mod findings;
 mod init;
 mod policy;
 mod status;
@@ -9,9 +10,10 @@ mod status;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use lockgate_config::{Config, Finding, Severity};
+use lockgate_config::{Config, Finding};
 use lockgate_ipc::Role;
-use owo_colors::{OwoColorize, Stream};
+
+pub(crate) use findings::print_findings;
 
 use crate::checked;
 use crate::cli::{AuditCommand, Command, ConfigFile, Internal, Json, PolicyCommand};
@@ -62,27 +64,6 @@ fn run_internal(internal: &Internal) -> anyhow::Result<Exit> {
     }
 }
 
-/// Findings for people, on standard error.
-pub(crate) fn print_findings(findings: &[Finding]) {
-    for finding in findings {
-        let text = finding.to_string();
-        match finding.severity {
-            Severity::Error => {
-                eprintln!(
-                    "{}",
-                    text.if_supports_color(Stream::Stderr, |text| text.red())
-                );
-            }
-            Severity::Warning => {
-                eprintln!(
-                    "{}",
-                    text.if_supports_color(Stream::Stderr, |text| text.yellow())
-                );
-            }
-        }
-    }
-}
-
 fn check(file: &ConfigFile, json: Json) -> anyhow::Result<Exit> {
     let (findings, summary) = match checked::load(&file.config, 1) {
         Ok(checked) => {
@@ -123,23 +104,9 @@ fn reload(file: &ConfigFile, json: Json) -> anyhow::Result<Exit> {
     if json.json {
         println!("{answer}");
     } else {
-        for finding in answer["findings"].as_array().into_iter().flatten() {
-            let text = |key: &str| finding[key].as_str().unwrap_or_default();
-            let line = finding["line"]
-                .as_u64()
-                .map(|line| format!(":{line}"))
-                .unwrap_or_default();
-            let fix = finding["fix"]
-                .as_str()
-                .map(|fix| format!("; {fix}"))
-                .unwrap_or_default();
-            eprintln!(
-                "{}{line}: {}: {}{fix}",
-                text("file"),
-                text("severity"),
-                text("message")
-            );
-        }
+        let findings = answer["findings"].clone();
+        let findings: Vec<Finding> = serde_json::from_value(findings).unwrap_or_default();
+        print_findings(&findings);
         if let Some(error) = answer["error"].as_str() {
             eprintln!("{error}");
         }

@@ -1,26 +1,35 @@
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use lockgate_config::{Bundle, Config};
+use lockgate_config::{Bundle, Secrets};
 use lockgate_ipc::{Channel, Order, Report, Role, pair, to_memfd};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
+use super::Event;
 use super::host::HostSetup;
 use crate::role::Setup;
 
-/// How long a child may take for an answer. Loading programs and migrating a
-/// store are the longest.
+/// How long a child may take to start or to change its configuration. Loading
+/// programs and migrating a store are the longest.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One of the three processes.
+/// How long a child may take to say how it is.
+const STATUS: Duration = Duration::from_secs(2);
+
+/// One of the three processes. Ends with this.
 pub(super) struct Child {
     role: Role,
     pid: u32,
+    /// Of this process and no later one of the same number.
+    pidfd: OwnedFd,
     channel: Channel,
+    /// Answers that came too late and are to be passed over.
+    late: Cell<u32>,
     started: Instant,
 }
 
@@ -36,8 +45,7 @@ impl Child {
     pub(super) fn spawn(
         role: Role,
         host: &HostSetup,
-        config: &Config,
-        ended: mpsc::UnboundedSender<Ended>,
+        events: mpsc::UnboundedSender<Event>,
     ) -> anyhow::Result<Self> {
         let (near, far) = pair()?;
         let metrics = match role {
@@ -52,11 +60,11 @@ impl Child {
             channel: far.as_raw_fd(),
             parent: std::process::id(),
             user: host.user_of(role),
-            state_dir: config.agent.state_dir.clone(),
+            state_dir: host.agent.state_dir.clone(),
             metrics: metrics.as_ref().map(AsRawFd::as_raw_fd),
             host: host.name.clone(),
             boot: host.boot,
-            log: config.agent.log,
+            log: host.agent.log,
         };
         let mut command = tokio::process::Command::new("/proc/self/exe");
         command
@@ -73,16 +81,21 @@ impl Child {
             .context("this binary cannot be started again")?;
         drop((far, metrics));
         let pid = process.id().context("it ended at once")?;
+        let own = Pid::from_raw(pid as i32).context("a pid is not 0")?;
+        // Nobody has waited for it yet, so the number is still its own.
+        let pidfd = pidfd_open(own, PidfdFlags::empty())?;
         tokio::spawn(async move {
             if let Ok(status) = process.wait().await {
                 // The agent may be ending itself.
-                let _ = ended.send(Ended { role, pid, status });
+                let _ = events.send(Event::Ended(Ended { role, pid, status }));
             }
         });
         Ok(Self {
             role,
             pid,
+            pidfd,
             channel: Channel::new(near)?,
+            late: Cell::new(0),
             started: Instant::now(),
         })
     }
@@ -102,33 +115,52 @@ impl Child {
             .with_context(|| format!("{} takes no orders", self.role.as_str()))
     }
 
-    async fn report(&self) -> anyhow::Result<Report> {
-        let report = tokio::time::timeout(PATIENCE, self.channel.receive::<Report>()).await;
+    async fn report(&self, patience: Duration) -> anyhow::Result<(Report, Option<OwnedFd>)> {
         let who = self.role.as_str();
-        match report {
-            Err(_) => bail!("{who} did not answer within {} s", PATIENCE.as_secs()),
+        let next = async {
+            while self.late.get() > 0 {
+                self.channel.receive::<Report>().await?;
+                self.late.set(self.late.get() - 1);
+            }
+            self.channel.receive::<Report>().await
+        };
+        match tokio::time::timeout(patience, next).await {
+            Err(_) => {
+                self.late.set(self.late.get() + 1);
+                bail!("{who} did not answer within {} s", patience.as_secs())
+            }
             Ok(Err(error)) => {
                 // It closes its channel before it says why.
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 Err(error).with_context(|| format!("{who} ended; its log lines are above"))
             }
             Ok(Ok((Report::Fatal(why), _))) => bail!("{who}: {why}"),
-            Ok(Ok((report, _))) => Ok(report),
+            Ok(Ok(answer)) => Ok(answer),
         }
     }
 
     pub(super) async fn expect_ready(&self) -> anyhow::Result<()> {
-        match self.report().await? {
+        match self.report(PATIENCE).await?.0 {
             Report::Ready => Ok(()),
             other => bail!("{} said {other:?} before it was ready", self.role.as_str()),
         }
     }
 
-    /// Hands over a configuration to be checked.
-    pub(super) async fn prepare(&self, bundle: &Bundle) -> anyhow::Result<Result<(), String>> {
+    /// Hands over a configuration to be checked; keeper has the secrets, too.
+    /// The inner error is the child's refusal.
+    pub(super) async fn prepare(
+        &self,
+        bundle: &Bundle,
+        secrets: &Secrets,
+    ) -> anyhow::Result<Result<(), String>> {
+        if self.role == Role::Keeper {
+            let text = Zeroizing::new(serde_json::to_vec(secrets)?);
+            let fd = to_memfd("secrets", &text)?;
+            self.send(&Order::Secrets, Some(fd)).await?;
+        }
         let fd = to_memfd("bundle", &serde_json::to_vec(bundle)?)?;
         self.send(&Order::Prepare, Some(fd)).await?;
-        match self.report().await? {
+        match self.report(PATIENCE).await?.0 {
             Report::Prepared(result) => Ok(result),
             other => bail!("{} said {other:?} to a configuration", self.role.as_str()),
         }
@@ -137,7 +169,7 @@ impl Child {
     /// What was prepared is used from now.
     pub(super) async fn commit(&self) -> anyhow::Result<()> {
         self.send(&Order::Commit, None).await?;
-        match self.report().await? {
+        match self.report(PATIENCE).await?.0 {
             Report::Committed => Ok(()),
             other => bail!("{} said {other:?} to a commit", self.role.as_str()),
         }
@@ -145,15 +177,23 @@ impl Child {
 
     pub(super) async fn status(&self) -> anyhow::Result<serde_json::Value> {
         self.send(&Order::Status, None).await?;
-        match self.report().await? {
-            Report::Status(status) => Ok(serde_json::from_str(&status)?),
-            other => bail!("{} said {other:?} for its status", self.role.as_str()),
+        let (report, fd) = self.report(STATUS).await?;
+        match report.into_status(fd)? {
+            Some(status) => Ok(serde_json::from_str(&status)?),
+            None => bail!("{} said something else for its status", self.role.as_str()),
         }
     }
 
+    /// Ends it at once.
     pub(super) fn kill(&self) {
         // It may have ended already.
-        let _ = kill(Pid::from_raw(self.pid as i32), Signal::SIGKILL);
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

@@ -1,22 +1,28 @@
+use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::{self, Read};
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use lockgate_config::Config;
+use lockgate_config::{Agent, Config};
 use lockgate_ipc::Role;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::User;
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, Mode, OFlags, ResolveFlags};
 use uuid::Uuid;
 
 /// What the parent finds or makes on the host before it starts anything.
 pub(super) struct HostSetup {
     pub(super) name: String,
     pub(super) boot: Uuid,
+    /// As at the start: folders and users do not change while it runs.
+    pub(super) agent: Agent,
     proxy: (u32, u32),
     keeper: (u32, u32),
     metrics: Option<TcpListener>,
@@ -62,6 +68,7 @@ impl HostSetup {
             boot: fs::read_to_string("/proc/sys/kernel/random/boot_id")?
                 .trim()
                 .parse()?,
+            agent: agent.clone(),
             proxy,
             keeper,
             metrics,
@@ -86,17 +93,65 @@ impl HostSetup {
         })
     }
 
-    /// Tells systemd that the host is protected (sd_notify(3)).
-    pub(super) fn notify_ready(&self) {
+    /// Tells systemd, if it asked to be told (sd_notify(3)).
+    pub(super) fn notify(&self, state: &str) {
         let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
             return;
         };
-        let sent =
-            UnixDatagram::unbound().and_then(|socket| socket.send_to(b"READY=1", Path::new(&path)));
-        if let Err(error) = sent {
-            tracing::warn!(%error, "systemd was not told that lockgate is ready");
+        if let Err(error) = send_to(&path, state.as_bytes()) {
+            tracing::warn!(%error, state, "systemd was not told");
         }
     }
+
+    /// The CA's certificate is public; keeper's folder is not.
+    pub(super) fn publish_ca(&self) {
+        if let Err(error) = publish_ca(&self.agent) {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "the host CA's certificate is not published"
+            );
+        }
+    }
+}
+
+fn send_to(path: &OsStr, state: &[u8]) -> io::Result<()> {
+    let address = match path.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(path)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(state, &address)?;
+    Ok(())
+}
+
+fn publish_ca(agent: &Agent) -> anyhow::Result<()> {
+    /// Largest file that is taken for a certificate, in bytes.
+    const MAX: u64 = 64 * 1024;
+    // keeper writes there. Whatever it has become, it must not have root read
+    // another file out to all: no links, nothing but certificates.
+    let state = rustix::fs::open(
+        &agent.state_dir,
+        OFlags::PATH | OFlags::DIRECTORY,
+        Mode::empty(),
+    )?;
+    let from = rustix::fs::openat2(
+        &state,
+        "ca/host-ca.pem",
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    )
+    .context("ca/host-ca.pem")?;
+    let mut pem = String::new();
+    File::from(from).take(MAX).read_to_string(&mut pem)?;
+    let begins = pem.starts_with("-----BEGIN CERTIFICATE-----");
+    if !begins || pem.contains("PRIVATE KEY") {
+        bail!("ca/host-ca.pem holds no certificate");
+    }
+    let fresh = agent.run_dir.join("host-ca.pem.new");
+    fs::write(&fresh, pem)?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(0o644))?;
+    fs::rename(&fresh, agent.run_dir.join("host-ca.pem"))?;
+    Ok(())
 }
 
 fn mount_if_missing(kind: &str, at: &str) -> anyhow::Result<()> {
