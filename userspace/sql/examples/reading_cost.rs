@@ -1,7 +1,7 @@
 //! Prints what reading a statement costs: cold (parsed and walked), cached
 //! (looked up), resolved (names looked up in a small catalogue).
 //!
-//! cargo run --release -p lockgate-sql --example speed
+//! cargo run --release -p lockgate-sql --example reading_cost
 use std::sync::mpsc;
 use std::time::Instant;
 
