@@ -8,18 +8,51 @@ use clap::{Args, Parser, Subcommand};
 /// lockgate, which knows which process is calling, decides each command by
 /// policy, holds the credentials, and keeps the record. No client is changed.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, after_help = EXAMPLES)]
+#[command(
+    version,
+    propagate_version = true,
+    help_template = TEMPLATE,
+    after_help = EXAMPLES,
+    subcommand_help_heading = "Commands"
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+/// The commands by what they are for; clap would list them in one heap.
+const TEMPLATE: &str = "{about-with-newline}
+{usage-heading} {usage}
+
+Set up:
+  init           Write a commented configuration and starter policies
+  check          Check configuration and policies
+  doctor         Say what this host has, lacks and leaves open
+  policy allow   Let a workload do something at a target
+
+Run:
+  run            Protect this host until stopped
+  status         Show live sessions, verdicts, spool and kernel state
+  reload         Take a changed configuration into use; all of it or none
+  stop           Stop; protected destinations stay refused
+
+Ask the record:
+  audit search   Find events
+  audit verify   Verify the hash chains
+
+Options:
+{options}{after-help}
+";
+
 const EXAMPLES: &str = "Begin here:
-  lockgate init                     write a commented configuration and starter policies
-  lockgate check                    find what is wrong with them
-  lockgate run                      protect this host
-  lockgate policy allow nightly-report read orders-db/shop
+  lockgate init && lockgate doctor
+  lockgate check
+  lockgate run
+  lockgate policy allow nightly-report read orders-db/shop && lockgate reload
   lockgate audit search --verdict deny --since 1h
+
+`lockgate help COMMAND` has more. All commands but init and `policy allow --print` read
+/etc/lockgate/lockgate.toml, or the file of --config or LOCKGATE_CONFIG.
 
 Exit codes: 0 yes or fine, 1 no, 2 usage or configuration, 3 agent or server not reached.";
 
@@ -47,8 +80,16 @@ pub(crate) struct Json {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Protect this host until stopped.
+    ///
+    /// Starts gate, proxy and keeper, says what is protected, and starts again
+    /// whichever ends. SIGHUP is `lockgate reload`; SIGTERM ends it, with ten
+    /// seconds for open sessions. Needs root.
+    #[command(after_help = "LOCKGATE_LOG filters the log: info, debug, lockgate_proxy=debug …")]
     Run(ConfigFile),
     /// Check configuration and policies.
+    ///
+    /// Each finding has its file, line, reason and what to do. Exits with 0 if
+    /// there is none, 1 if there is any, 2 if the file cannot be read.
     Check {
         #[command(flatten)]
         config: ConfigFile,
@@ -82,14 +123,20 @@ pub(crate) enum Command {
         json: Json,
     },
     /// Stop. Protected destinations stay refused.
+    ///
+    /// Open sessions have ten seconds. The programs stay in the kernel and
+    /// refuse what is protected, until the agent runs again or --release.
     Stop {
         #[command(flatten)]
         config: ConfigFile,
-        /// Detach from the kernel, too: nothing is protected any more.
+        /// Detach from the kernel, too: nothing is protected any more. Works
+        /// without a running agent.
         #[arg(long)]
         release: bool,
     },
     /// Say what this host has, lacks and leaves open.
+    ///
+    /// Exits with 1 if lockgate cannot run here as it is.
     Doctor {
         #[command(flatten)]
         config: ConfigFile,
@@ -108,7 +155,12 @@ pub(crate) enum Command {
 pub(crate) enum PolicyCommand {
     /// Let a workload do something at a target.
     #[command(
-        after_help = "VERB is a verb (select, delete, truncate …) or a group of verbs (read, write, schema, admin …)."
+        after_help = "VERB is a verb (select, delete, truncate …) or a group of verbs (read, write, schema, admin …).
+
+Examples:
+  lockgate policy allow nightly-report read orders-db
+  lockgate policy allow nightly-report insert orders-db/shop/public/reports
+  lockgate policy allow deploy schema orders-db/shop --file deploy.cedar"
     )]
     Allow {
         /// A [[workload]] of the configuration.
@@ -119,8 +171,11 @@ pub(crate) enum PolicyCommand {
         resource: String,
         #[command(flatten)]
         config: ConfigFile,
+        /// The file in the policies folder that it is written to.
+        #[arg(long, value_name = "NAME", default_value = "allowed.cedar")]
+        file: String,
         /// Print the policy instead of writing it.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "file")]
         print: bool,
     },
 }
@@ -128,6 +183,12 @@ pub(crate) enum PolicyCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
     /// Find events, the newest first.
+    ///
+    /// Exits with 1 if there is none.
+    #[command(after_help = "Examples:
+  lockgate audit search --verdict deny --since 1h
+  lockgate audit search --workload nightly-report --verb delete --json
+  lockgate audit search --object public.customers --since 2026-01-31T08:00:00Z")]
     Search(Box<Search>),
     /// Verify the hash chains of the record.
     Verify {
@@ -185,4 +246,32 @@ pub(crate) struct Internal {
     pub(crate) what: String,
     /// JSON for the role.
     pub(crate) setup: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_lists_every_command() {
+        let help = Cli::command().render_help().to_string();
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let listed = help
+                .lines()
+                .any(|line| line.starts_with(&format!("  {name} ")));
+            assert_eq!(listed, !command.is_hide_set(), "{name}");
+            for below in command.get_subcommands() {
+                let line = format!("  {name} {} ", below.get_name());
+                assert!(help.contains(&line), "{line}");
+            }
+        }
+    }
 }

@@ -10,7 +10,7 @@ use crate::exit::Exit;
 
 /// Finds events.
 pub(crate) fn search(search: Search) -> anyhow::Result<Exit> {
-    let store = open(&search.config.config)?;
+    let config = search.config.config;
     let query = Query {
         workload: search.workload,
         target: search.target,
@@ -30,14 +30,14 @@ pub(crate) fn search(search: Search) -> anyhow::Result<Exit> {
             .transpose()?,
         limit: Some(search.limit),
     };
-    let rows = store.search(&query)?;
+    let rows = open(&config)?.search(&query)?;
     if search.json.json {
         for row in &rows {
             println!("{}", serde_json::to_string(row)?);
         }
     } else {
         println!("{}", render(&rows));
-        println!("{} events", rows.len());
+        println!("{}", super::counted(rows.len(), "event"));
     }
     Ok(if rows.is_empty() { Exit::No } else { Exit::Yes })
 }
@@ -79,7 +79,10 @@ pub(crate) fn verify(config: &Path, json: Json) -> anyhow::Result<Exit> {
 }
 
 fn open(config: &Path) -> anyhow::Result<Store> {
-    let path = super::agent_of(config)?.state_dir.join("audit.sqlite");
+    let path = super::Whereabouts::of(config)?
+        .agent
+        .state_dir
+        .join("audit.sqlite");
     Ok(Store::open_read_only(&path)?)
 }
 

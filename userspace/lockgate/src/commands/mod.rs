@@ -6,11 +6,12 @@ mod findings;
 mod init;
 mod policy;
 mod status;
+mod stop;
 
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use lockgate_config::{Config, Finding};
+use lockgate_config::Finding;
 use lockgate_ipc::Role;
 
 pub(crate) use findings::print_findings;
@@ -32,11 +33,15 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
             verb,
             resource,
             config,
+            file,
             print,
-        }) => policy::allow(&workload, &verb, &resource, &config.config, print),
+        }) => match print {
+            true => policy::print(&workload, &verb, &resource),
+            false => policy::allow(&workload, &verb, &resource, &config.config, &file),
+        },
         Command::Reload { config, json } => reload(&config, json),
         Command::Status { config, json } => status::status(&config.config, json),
-        Command::Stop { config, release } => stop(&config, release),
+        Command::Stop { config, release } => stop::stop(&config.config, release),
         Command::Doctor { config, json } => doctor::doctor(&config.config, json),
         Command::Audit(AuditCommand::Search(search)) => audit::search(*search),
         Command::Audit(AuditCommand::Verify { config, json }) => {
@@ -69,12 +74,12 @@ fn check(file: &ConfigFile, json: Json) -> anyhow::Result<Exit> {
         Ok(checked) => {
             let config = &checked.loaded.bundle.config;
             let summary = format!(
-                "{}: {} targets, {} workloads, {} policies in {} files",
+                "{}: {}, {}, {} in {}",
                 file.config.display(),
-                config.targets.len(),
-                config.workloads.len(),
-                checked.policies.len(),
-                checked.loaded.bundle.policies.len()
+                counted(config.targets.len(), "target"),
+                counted(config.workloads.len(), "workload"),
+                counted(checked.policies.len(), "policy"),
+                counted(checked.loaded.bundle.policies.len(), "file")
             );
             (checked.loaded.warnings, Some(summary))
         }
@@ -98,8 +103,20 @@ fn check(file: &ConfigFile, json: Json) -> anyhow::Result<Exit> {
     })
 }
 
+/// A number with its noun.
+pub(crate) fn counted(number: usize, noun: &str) -> String {
+    match (number, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {noun}s"),
+    }
+}
+
 fn reload(file: &ConfigFile, json: Json) -> anyhow::Result<Exit> {
-    let answer = ask(&run_dir(&file.config)?, &Request::Reload)?;
+    let answer = ask(
+        &Whereabouts::of(&file.config)?.agent.run_dir,
+        &Request::Reload,
+    )?;
     let reloaded = answer["reloaded"].as_bool() == Some(true);
     if json.json {
         println!("{answer}");
@@ -118,37 +135,19 @@ fn reload(file: &ConfigFile, json: Json) -> anyhow::Result<Exit> {
     Ok(if reloaded { Exit::Yes } else { Exit::No })
 }
 
-fn stop(file: &ConfigFile, release: bool) -> anyhow::Result<Exit> {
-    ask(&run_dir(&file.config)?, &Request::Stop { release })?;
-    println!(
-        "{}",
-        match release {
-            true => "stopping; nothing is protected any more",
-            false =>
-                "stopping; protected destinations stay refused (`lockgate stop --release` lifts that)",
-        }
-    );
-    Ok(Exit::Yes)
+/// Where the agent of a configuration is found, and its kernel side. Reads
+/// only what it needs, so that a broken configuration does not keep anyone from
+/// asking.
+#[derive(Default, serde::Deserialize)]
+#[serde(default)]
+pub(crate) struct Whereabouts {
+    pub(crate) agent: lockgate_config::Agent,
+    pub(crate) kernel: lockgate_config::Kernel,
 }
 
-/// Where the agent of a configuration is found. Reads only what it needs, so
-/// that a broken configuration does not keep anyone from asking.
-pub(crate) fn agent_of(path: &Path) -> anyhow::Result<lockgate_config::Agent> {
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    match toml::from_str::<Config>(&text) {
-        Ok(config) => Ok(config.agent),
-        Err(_) => {
-            #[derive(serde::Deserialize)]
-            struct Only {
-                #[serde(default)]
-                agent: lockgate_config::Agent,
-            }
-            let only: Only = toml::from_str(&text).with_context(|| path.display().to_string())?;
-            Ok(only.agent)
-        }
+impl Whereabouts {
+    pub(crate) fn of(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        toml::from_str(&text).with_context(|| path.display().to_string())
     }
-}
-
-fn run_dir(path: &Path) -> anyhow::Result<std::path::PathBuf> {
-    Ok(agent_of(path)?.run_dir)
 }

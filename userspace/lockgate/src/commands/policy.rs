@@ -1,4 +1,5 @@
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -7,21 +8,24 @@ use lockgate_command::WorkloadName;
 use crate::checked;
 use crate::exit::Exit;
 
-/// Name of the file that `policy allow` writes to.
-const FILE: &str = "allowed.cedar";
+/// Prints the policies that let a workload do something.
+pub(crate) fn print(workload: &str, verb: &str, resource: &str) -> anyhow::Result<Exit> {
+    let name = WorkloadName::from(workload);
+    print!("{}", lockgate_policy::allow_policy(&name, verb, resource)?);
+    Ok(Exit::Yes)
+}
 
-/// Writes the policies that let a workload do something.
+/// Writes them to `file` in the policies folder.
 pub(crate) fn allow(
     workload: &str,
     verb: &str,
     resource: &str,
     config: &Path,
-    print: bool,
+    file: &str,
 ) -> anyhow::Result<Exit> {
     let name = WorkloadName::from(workload);
-    if print {
-        print!("{}", lockgate_policy::allow_policy(&name, verb, resource)?);
-        return Ok(Exit::Yes);
+    if file.contains('/') || file.starts_with('.') || !file.ends_with(".cedar") {
+        bail!("`{file}` is no name for a file of policies; write NAME.cedar, without a folder");
     }
     let authored = lockgate_policy::allow_policies(&name, verb, resource)?;
     let before = match checked::load(config, 1) {
@@ -39,7 +43,7 @@ pub(crate) fn allow(
         println!("{workload} may do that already");
         return Ok(Exit::Yes);
     }
-    let path = before.loaded.bundle.config.agent.policies.join(FILE);
+    let path = before.loaded.bundle.config.agent.policies.join(file);
     let old = match std::fs::read_to_string(&path) {
         Ok(text) => Some(text),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
@@ -79,6 +83,8 @@ fn replace(path: &Path, text: &str) -> anyhow::Result<()> {
         let mut file = std::fs::File::create(&fresh)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        // As one that was written by hand: what decides is no secret.
+        file.set_permissions(PermissionsExt::from_mode(0o644))?;
         std::fs::rename(&fresh, path)
     };
     write().with_context(|| path.display().to_string())

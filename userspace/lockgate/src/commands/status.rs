@@ -10,7 +10,10 @@ use crate::exit::Exit;
 
 /// Shows how the agent is.
 pub(crate) fn status(config: &Path, json: Json) -> anyhow::Result<Exit> {
-    let status = ask(&super::agent_of(config)?.run_dir, &Request::Status)?;
+    let status = ask(
+        &super::Whereabouts::of(config)?.agent.run_dir,
+        &Request::Status,
+    )?;
     if json.json {
         println!("{status}");
         return Ok(Exit::Yes);

@@ -1,10 +1,13 @@
+mod clients;
+
 use std::path::Path;
 
-use lockgate_config::Severity;
+use lockgate_config::{Agent, Config, Severity};
 use lockgate_gate::preflight::{Check, State, checks};
 use owo_colors::{OwoColorize, Stream};
 use serde::Serialize;
 
+use super::counted;
 use crate::checked;
 use crate::cli::Json;
 use crate::exit::Exit;
@@ -36,9 +39,17 @@ pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
             },
         )
         .collect();
-    lines.extend(users());
+    // What is wrong with it as a whole is said below.
+    let text = std::fs::read_to_string(config).unwrap_or_default();
+    let parsed: Option<Config> = toml::from_str(&text).ok();
+    let agent = parsed.as_ref().map(|parsed| parsed.agent.clone());
+    let agent = agent.unwrap_or_default();
+    lines.extend(users(&agent));
     lines.extend(local_servers());
-    lines.extend(libpq());
+    lines.extend(clients::libpq(
+        parsed.as_ref(),
+        &agent.run_dir.join("host-ca.pem"),
+    ));
     lines.push(configuration(config));
     let worst = lines.iter().any(|line| line.state == State::Broken);
     if json.json {
@@ -73,12 +84,11 @@ pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
     Ok(if worst { Exit::No } else { Exit::Yes })
 }
 
-fn users() -> Vec<Line> {
-    let agent = lockgate_config::Agent::default();
-    [agent.proxy_user, agent.keeper_user]
+fn users(agent: &Agent) -> Vec<Line> {
+    [&agent.proxy_user, &agent.keeper_user]
         .into_iter()
         .map(|name| {
-            let there = nix::unistd::User::from_name(&name).ok().flatten().is_some();
+            let there = nix::unistd::User::from_name(name).ok().flatten().is_some();
             Line {
                 found: if there { "exists" } else { "missing" }.into(),
                 state: if there { State::Good } else { State::Broken },
@@ -118,31 +128,16 @@ fn local_servers() -> Vec<Line> {
         .collect()
 }
 
-/// libpq treats `require` as `verify-ca` where this file exists.
-fn libpq() -> Vec<Line> {
-    let home = std::env::var("HOME").unwrap_or_default();
-    let path = format!("{home}/.postgresql/root.crt");
-    if !Path::new(&path).exists() {
-        return Vec::new();
-    }
-    vec![Line {
-        name: "libpq".into(),
-        state: State::Open,
-        found: path,
-        advice: "with this file sslmode=require verifies: append the host CA (run_dir/host-ca.pem) to it".into(),
-    }]
-}
-
 fn configuration(config: &Path) -> Line {
     let (state, found, advice) = match checked::load(config, 1) {
         Ok(checked) => (
             State::Good,
             format!(
-                "{}: {} targets, {} policies, {} remarks",
+                "{}: {}, {}, {}",
                 config.display(),
-                checked.loaded.bundle.config.targets.len(),
-                checked.policies.len(),
-                checked.loaded.warnings.len()
+                counted(checked.loaded.bundle.config.targets.len(), "target"),
+                counted(checked.policies.len(), "policy"),
+                counted(checked.loaded.warnings.len(), "warning")
             ),
             String::new(),
         ),

@@ -1,0 +1,364 @@
+//! The command line, as an operator and a script see it. Needs neither root
+//! nor a running agent.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// A folder as `lockgate init` makes it, with folders of its own for the agent.
+struct Etc(tempfile::TempDir);
+
+struct Ran {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn lockgate(arguments: &[&str]) -> Ran {
+    let output = Command::new(env!("CARGO_BIN_EXE_lockgate"))
+        .args(arguments)
+        .env_remove("LOCKGATE_CONFIG")
+        .output()
+        .unwrap();
+    Ran {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+impl Etc {
+    fn new() -> Self {
+        let etc = Self(tempfile::tempdir().unwrap());
+        let made = lockgate(&["init", "--dir", &etc.text("etc")]);
+        assert_eq!(made.code, 0, "{}", made.stderr);
+        etc.edit(
+            "[agent]",
+            &format!(
+                "[agent]\nstate_dir = \"{}\"\nrun_dir = \"{}\"",
+                etc.text("state"),
+                etc.text("run")
+            ),
+        );
+        etc.edit(
+            "# [metrics]",
+            &format!("[kernel]\npins = \"{}\"\n", etc.text("pins")),
+        );
+        etc
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn edit(&self, from: &str, to: &str) {
+        let path = self.path("etc/lockgate.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from}\n{text}");
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        let config = self.text("etc/lockgate.toml");
+        lockgate(&[arguments, &["--config", &config]].concat())
+    }
+}
+
+#[test]
+fn what_init_writes_passes_check() {
+    let etc = Etc::new();
+    let checked = etc.run(&["check"]);
+    assert_eq!((checked.code, checked.stderr.as_str()), (0, ""));
+    assert!(
+        checked
+            .stdout
+            .ends_with("1 target, 1 workload, 4 policies in 2 files\n"),
+        "{}",
+        checked.stdout
+    );
+    let secret = fs::metadata(etc.path("etc/secrets/nightly-report")).unwrap();
+    assert_eq!(secret.permissions().mode() & 0o777, 0o600);
+    let folder = fs::metadata(etc.path("etc/secrets")).unwrap();
+    assert_eq!(folder.permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn init_overwrites_only_when_told() {
+    let etc = Etc::new();
+    let config = fs::read_to_string(etc.path("etc/lockgate.toml")).unwrap();
+    let again = lockgate(&["init", "--dir", &etc.text("etc")]);
+    assert_eq!(again.code, 2);
+    assert!(again.stderr.contains("--force"), "{}", again.stderr);
+    assert_eq!(
+        fs::read_to_string(etc.path("etc/lockgate.toml")).unwrap(),
+        config
+    );
+    fs::write(etc.path("etc/secrets/nightly-report"), "s3cret\n").unwrap();
+    let forced = lockgate(&["init", "--dir", &etc.text("etc"), "--force"]);
+    assert_eq!(forced.code, 0);
+    assert_ne!(
+        fs::read_to_string(etc.path("etc/lockgate.toml")).unwrap(),
+        config
+    );
+    let secret = fs::read_to_string(etc.path("etc/secrets/nightly-report")).unwrap();
+    assert_eq!(secret, "s3cret\n", "a secret is never overwritten");
+}
+
+#[test]
+fn check_exits_with_one_for_any_finding_and_two_for_no_file() {
+    let etc = Etc::new();
+    etc.edit("mode     = \"enforce\"", "mode     = \"observe\"");
+    etc.edit("# tags   =", "tags   =");
+    let warned = etc.run(&["check"]);
+    assert_eq!(warned.code, 1, "{}", warned.stderr);
+    assert!(
+        warned
+            .stderr
+            .starts_with("warning: target `orders-db` is only observed")
+    );
+    assert!(
+        warned.stderr.contains("etc/lockgate.toml:"),
+        "{}",
+        warned.stderr
+    );
+    assert!(
+        !warned.stderr.contains('\u{1b}'),
+        "colours, but no terminal"
+    );
+
+    etc.edit(
+        "workload = \"nightly-report\"",
+        "workload = \"nightly-reprot\"",
+    );
+    let json = etc.run(&["check", "--json"]);
+    assert_eq!(json.code, 1);
+    let findings: Vec<Value> = json
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let wrong = findings
+        .iter()
+        .find(|finding| finding["severity"] == "error")
+        .unwrap();
+    assert_eq!(wrong["message"], "there is no workload `nightly-reprot`");
+    assert_eq!(wrong["fix"], "did you mean `nightly-report`?");
+    let line = wrong["line"].as_u64().unwrap() as usize;
+    let text = fs::read_to_string(etc.path("etc/lockgate.toml")).unwrap();
+    let line = text.lines().nth(line - 1).unwrap();
+    let column = wrong["column"].as_u64().unwrap() as usize;
+    assert!(
+        line[column - 1..].starts_with("\"nightly-reprot\""),
+        "{line}"
+    );
+
+    fs::remove_file(etc.path("etc/lockgate.toml")).unwrap();
+    assert_eq!(etc.run(&["check"]).code, 2);
+}
+
+#[test]
+fn check_finds_what_is_wrong_with_workloads_and_policies_at_their_lines() {
+    let etc = Etc::new();
+    etc.edit(
+        "unit       = \"nightly-report.service\"",
+        "executable = \"/usr/bin/python3\"",
+    );
+    let policies = etc.path("etc/policies/mine.cedar");
+    fs::write(
+        &policies,
+        "\n\npermit (principal == Workload::\"nobody\", action, resource);\n",
+    )
+    .unwrap();
+    let checked = etc.run(&["check", "--json"]);
+    assert_eq!(checked.code, 1);
+    let findings: Vec<Value> = checked
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let at = |file: &str| {
+        let of_file = findings
+            .iter()
+            .find(|finding| finding["file"].as_str().unwrap().ends_with(file));
+        of_file.unwrap_or_else(|| panic!("{file}: {findings:#?}"))
+    };
+    let workload = at("lockgate.toml");
+    assert!(
+        workload["message"]
+            .as_str()
+            .unwrap()
+            .contains("neither unit, container nor user")
+    );
+    let text = fs::read_to_string(etc.path("etc/lockgate.toml")).unwrap();
+    let line = text
+        .lines()
+        .nth(workload["line"].as_u64().unwrap() as usize - 1);
+    assert_eq!(line, Some("name       = \"nightly-report\""));
+    assert_eq!(at("mine.cedar")["line"], 3);
+}
+
+#[test]
+fn policy_allow_writes_what_check_accepts_and_only_once() {
+    let etc = Etc::new();
+    let allow = [
+        "policy",
+        "allow",
+        "nightly-report",
+        "insert",
+        "orders-db/shop/public/reports",
+    ];
+    let allowed = etc.run(&allow);
+    assert_eq!(allowed.code, 0, "{}", allowed.stderr);
+    assert!(
+        allowed.stdout.contains("lockgate reload"),
+        "{}",
+        allowed.stdout
+    );
+    let path = etc.path("etc/policies/allowed.cedar");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(
+        text.contains("Table::\"orders-db/shop/public/reports\""),
+        "{text}"
+    );
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o644
+    );
+    assert_eq!(etc.run(&["check"]).code, 0);
+
+    let again = etc.run(&allow);
+    assert_eq!(again.code, 0);
+    assert!(
+        again.stdout.contains("may do that already"),
+        "{}",
+        again.stdout
+    );
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+
+    let elsewhere = etc.run(&[
+        "policy",
+        "allow",
+        "nightly-report",
+        "write",
+        "orders-db/shop",
+        "--file",
+        "mine.cedar",
+    ]);
+    assert_eq!(elsewhere.code, 0, "{}", elsewhere.stderr);
+    assert!(etc.path("etc/policies/mine.cedar").is_file());
+    assert_eq!(etc.run(&["check"]).code, 0);
+
+    let printed = etc.run(&["policy", "allow", "ci", "read", "orders-db", "--print"]);
+    assert_eq!(printed.code, 0, "{}", printed.stderr);
+    assert!(
+        printed.stdout.contains("Workload::\"ci\""),
+        "{}",
+        printed.stdout
+    );
+}
+
+#[test]
+fn policy_allow_that_cannot_be_writes_nothing() {
+    let etc = Etc::new();
+    let before: Vec<_> = fs::read_dir(etc.path("etc/policies")).unwrap().collect();
+    for (arguments, said) in [
+        (["nobody", "read", "orders-db"], "nobody"),
+        (["nightly-report", "devour", "orders-db"], "devour"),
+        (["nightly-report", "read", "order-db"], "order-db"),
+    ] {
+        let refused = etc.run(&[&["policy", "allow"], &arguments[..]].concat());
+        assert_eq!(refused.code, 2, "{arguments:?}: {}", refused.stdout);
+        assert!(refused.stderr.contains(said), "{}", refused.stderr);
+    }
+    let outside = etc.run(&[
+        "policy",
+        "allow",
+        "nightly-report",
+        "write",
+        "orders-db",
+        "--file",
+        "../x.cedar",
+    ]);
+    assert_eq!(outside.code, 2);
+    let after: Vec<_> = fs::read_dir(etc.path("etc/policies")).unwrap().collect();
+    assert_eq!(before.len(), after.len());
+    assert_eq!(etc.run(&["check"]).code, 0);
+}
+
+#[test]
+fn without_an_agent_questions_exit_with_three() {
+    let etc = Etc::new();
+    for arguments in [
+        &["status"][..],
+        &["status", "--json"],
+        &["reload"],
+        &["stop"],
+        &["stop", "--release"],
+    ] {
+        let ran = etc.run(arguments);
+        assert_eq!(ran.code, 3, "{arguments:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("no agent answers"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn release_removes_nothing_that_is_no_pin() {
+    let etc = Etc::new();
+    fs::create_dir(etc.path("pins")).unwrap();
+    fs::write(etc.path("pins/precious"), "x").unwrap();
+    let ran = etc.run(&["stop", "--release"]);
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.stderr.contains("not on a bpf file system"),
+        "{}",
+        ran.stderr
+    );
+    assert!(etc.path("pins/precious").is_file());
+}
+
+#[test]
+fn usage_errors_exit_with_two() {
+    for arguments in [
+        &["frobnicate"][..],
+        &["check", "--jsno"],
+        &["policy", "allow", "x"],
+    ] {
+        assert_eq!(lockgate(arguments).code, 2, "{arguments:?}");
+    }
+    let etc = Etc::new();
+    let search = etc.run(&["audit", "search", "--since", "yesterday"]);
+    assert_eq!(search.code, 2);
+    assert!(
+        search.stderr.contains("`yesterday` is no time"),
+        "{}",
+        search.stderr
+    );
+    assert_eq!(lockgate(&["--help"]).code, 0);
+    assert_eq!(lockgate(&["internal", "gate", "x"]).code, 2);
+}
+
+#[test]
+fn doctor_prints_one_object_per_line() {
+    let etc = Etc::new();
+    let ran = etc.run(&["doctor", "--json"]);
+    let lines: Vec<Value> = ran
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let broken = lines.iter().any(|line| line["state"] == "broken");
+    assert_eq!(ran.code, i32::from(broken), "{}", ran.stdout);
+    let configuration = lines
+        .iter()
+        .find(|line| line["name"] == "configuration")
+        .unwrap();
+    assert_eq!(configuration["state"], "good");
+    assert!(lines.iter().any(|line| line["name"] == "kernel"));
+}
