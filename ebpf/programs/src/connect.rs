@@ -10,6 +10,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
+use aya_log_ebpf::debug;
 use lockgate_abi::{INET, INET6, Key4, Key6, Origin, Process, VERSION, reason};
 
 use crate::maps::{EXEMPT, LEASE, LISTENERS, ORIGINS, PROCESSES, PROTECTED4, PROTECTED6};
@@ -140,6 +141,7 @@ fn redirect(ctx: &SockAddrContext, to: &Destination, socket_family: u16) -> u32 
     // A socket that connected before keeps its record, so write it anew.
     // SAFETY: not null, and a record of this type.
     unsafe { *stored = origin };
+    debug!(ctx, "tgid {} redirected, port {}, namespace {}", origin.tgid, to.port, cookie);
     u32::from(port6) << 16 | u32::from(port4)
 }
 

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 pub(crate) enum Event {
     Order(Order, Option<OwnedFd>),
     ParentGone,
-    FromProxy(Arc<Channel>, ProxyToGate),
-    FromKeeper(Arc<Channel>, KeeperToGate),
+    ProxySays(Arc<Channel>, ProxyToGate),
+    KeeperSays(Arc<Channel>, KeeperToGate),
     PeerGone(Role, Arc<Channel>),
     Accepted(usize, TcpStream, SocketAddr),
     Attested(TcpStream, Box<Origin>, usize),
@@ -63,7 +63,7 @@ pub(crate) async fn read_orders(channel: Arc<Channel>, events: mpsc::UnboundedSe
 pub(crate) async fn read_proxy(channel: Arc<Channel>, events: mpsc::UnboundedSender<Event>) {
     while let Ok((message, _)) = channel.receive::<ProxyToGate>().await {
         if events
-            .send(Event::FromProxy(channel.clone(), message))
+            .send(Event::ProxySays(channel.clone(), message))
             .is_err()
         {
             return;
@@ -75,7 +75,7 @@ pub(crate) async fn read_proxy(channel: Arc<Channel>, events: mpsc::UnboundedSen
 pub(crate) async fn read_keeper(channel: Arc<Channel>, events: mpsc::UnboundedSender<Event>) {
     while let Ok((message, _)) = channel.receive::<KeeperToGate>().await {
         if events
-            .send(Event::FromKeeper(channel.clone(), message))
+            .send(Event::KeeperSays(channel.clone(), message))
             .is_err()
         {
             return;

@@ -13,6 +13,7 @@ use lockgate_abi::{
 use crate::attach::{attach_all, fork_child_pid, pin_all};
 use crate::cgroup::Attached;
 use crate::protected::Protected;
+use crate::trace::{LEVEL, Trace};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lockgate.bpf.o"));
 
@@ -80,6 +81,7 @@ pub struct Kernel {
     refusals: RingBuf<MapData>,
     execs: Option<RingBuf<MapData>>,
     lease: Option<Array<MapData, u64>>,
+    trace: Option<Trace>,
     protected: Protected,
     links: usize,
     pins: PathBuf,
@@ -125,6 +127,8 @@ impl Kernel {
         let mut loader = EbpfLoader::new();
         let child_pid = fork_child_pid()?;
         loader.override_global(globals::FORK_CHILD_PID, &child_pid, true);
+        let level = Trace::level();
+        loader.override_global(LEVEL, &level, true);
         for name in PINNED {
             loader.map_pin_path(name, map_pins.join(name));
         }
@@ -161,6 +165,7 @@ impl Kernel {
             refusals: open!(RingBuf, maps::REFUSALS),
             execs: Some(open!(RingBuf, maps::EXECS)),
             lease: Some(open!(Array, maps::LEASE)),
+            trace: Trace::of(ebpf),
             protected: Protected::default(),
             links: 0,
             pins: pins.to_owned(),
@@ -295,6 +300,13 @@ impl Kernel {
     pub fn processes(&self) -> impl Fn(u32) -> Option<Process> + Send + use<> {
         let processes = self.processes.clone();
         move |tgid| processes.get(&tgid, 0).ok()
+    }
+
+    /// Passes on what the programs have logged, if they log.
+    pub fn pass_on_trace(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            trace.pass_on();
+        }
     }
 
     /// The next thing the kernel refused, if there is one.

@@ -36,15 +36,16 @@ impl Lease {
                 held: AtomicBool::new(false),
             }),
         };
-        let renewing = lease.clone();
+        let shared = Arc::downgrade(&lease.shared);
         std::thread::Builder::new()
             .name("lease".into())
             .spawn(move || {
                 // A busy host must not look like a dead gate. Without the right to
                 // it, the thread renews four times as often as it has to anyway.
                 let _ = rustix::process::setpriority_process(None, -15);
-                loop {
-                    renewing.renew();
+                while let Some(shared) = shared.upgrade() {
+                    shared.renew();
+                    drop(shared);
                     std::thread::sleep(RENEWED);
                 }
             })?;
@@ -54,7 +55,7 @@ impl Lease {
     /// Redirect from now, or refuse from now.
     pub fn hold(&self, held: bool) {
         if self.shared.held.swap(held, SeqCst) != held {
-            self.renew();
+            self.shared.renew();
         }
     }
 
@@ -62,20 +63,28 @@ impl Lease {
     pub fn is_held(&self) -> bool {
         self.shared.held.load(SeqCst)
     }
+}
 
+impl Shared {
     fn renew(&self) {
         let mut map = self
-            .shared
             .map
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         // Read under the lock, so that a late renewal does not undo a refusal.
-        let until = match self.is_held() {
+        let until = match self.held.load(SeqCst) {
             true => monotonic_ns() + VALID.as_nanos() as u64,
             false => 0,
         };
         if let Err(error) = map.set(0, until, 0) {
             tracing::error!(%error, "the lease cannot be written; the kernel will refuse");
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.held.store(false, SeqCst);
+        self.renew();
     }
 }

@@ -6,6 +6,7 @@
 //! ```text
 //! service    the main loop: orders, clients
 //! inbox      everything that happens to it, in one queue
+//! running    what exists from the first configuration on
 //! dial       upstream, past the redirect
 //! kernel     the maps: load, pin, resume, unpin
 //! attach     the programs: attach, pin, replace
@@ -16,6 +17,7 @@
 //! proc       what /proc says
 //! hash       what an executable contains
 //! cgroup     the hierarchy, and paths by id
+//! trace      what the programs log, for debugging
 //! preflight  what `lockgate doctor` looks at
 //! ```
 #![deny(unsafe_code)]
@@ -33,8 +35,10 @@ mod namespace;
 pub mod preflight;
 mod proc;
 mod protected;
+mod running;
 mod service;
 mod sys;
+mod trace;
 
 pub use attest::Attestor;
 pub use cgroup::{CgroupError, v2_root};

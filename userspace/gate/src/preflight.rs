@@ -33,6 +33,8 @@ pub enum State {
 pub fn checks() -> Vec<Check> {
     vec![
         kernel(),
+        btf(),
+        capabilities(),
         cgroup(),
         bpffs(),
         tracefs(),
@@ -62,7 +64,55 @@ fn kernel() -> Check {
             State::Broken
         },
         found: release,
-        advice: "lockgate needs Linux 5.15 or newer; it is tested on the kernel of its CI".into(),
+        advice: "lockgate needs Linux 5.15 or newer; from 6.10 on it also sees an execve begin, so that no connection can be taken for one of the image that follows".into(),
+    }
+}
+
+fn btf() -> Check {
+    let there = Path::new("/sys/kernel/btf/vmlinux").exists();
+    Check {
+        name: "BTF",
+        state: if there { State::Good } else { State::Broken },
+        found: if there { "present" } else { "missing" }.into(),
+        advice: "maps that belong to sockets need a kernel built with CONFIG_DEBUG_INFO_BTF".into(),
+    }
+}
+
+/// What the gate needs of root, in the order of the kernel's numbers.
+const CAPABILITIES: [(u32, &str); 6] = [
+    (2, "CAP_DAC_READ_SEARCH"),
+    (12, "CAP_NET_ADMIN"),
+    (19, "CAP_SYS_PTRACE"),
+    (21, "CAP_SYS_ADMIN"),
+    (38, "CAP_PERFMON"),
+    (39, "CAP_BPF"),
+];
+
+fn capabilities() -> Check {
+    let status = read("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    let missing: Vec<_> = CAPABILITIES
+        .iter()
+        .filter(|(number, _)| effective >> number & 1 == 0)
+        .map(|(_, name)| *name)
+        .collect();
+    Check {
+        name: "capabilities",
+        state: if missing.is_empty() {
+            State::Good
+        } else {
+            State::Broken
+        },
+        found: if missing.is_empty() {
+            "all that is needed".into()
+        } else {
+            format!("without {}", missing.join(", "))
+        },
+        advice: "run as root, and in a container with these capabilities added".into(),
     }
 }
 
@@ -152,5 +202,21 @@ fn lsm() -> Check {
         },
         advice: "where the kernel has Landlock, proxy and keeper lose their file systems by it"
             .into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_on_which_the_programs_load_is_not_called_broken() {
+        for check in checks() {
+            assert_ne!(check.state, State::Broken, "{check:?}");
+            assert!(
+                !check.found.is_empty() && !check.advice.is_empty(),
+                "{check:?}"
+            );
+        }
     }
 }

@@ -4,26 +4,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use lockgate_abi::{Flow, INET, INET6, reason};
 use lockgate_command::{ConnectionId, WorkloadName};
-use lockgate_config::{Bundle, Source};
-use lockgate_identity::{Origin, Workloads};
+use lockgate_config::Source;
+use lockgate_identity::Origin;
 use lockgate_ipc::{
-    Channel, GateToKeeper, GateToProxy, KeeperToGate, Order, ProxyToGate, Report, Role, from_memfd,
+    Channel, GateToKeeper, GateToProxy, KeeperToGate, Order, ProxyToGate, Report, Role,
 };
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::attest::Attestor;
-use crate::cgroup::Attached;
-use crate::dial::{Dialler, Failure, reset, source_of};
-use crate::execs::watch_execs;
-use crate::inbox::{Event, accept, read_keeper, read_orders, read_proxy};
-use crate::kernel::Kernel;
-use crate::lease::Lease;
-use crate::namespace::{Listeners, Namespace};
-use crate::protected::Protected;
+use crate::dial::{Failure, reset, source_of};
+use crate::inbox::{Event, read_keeper, read_orders, read_proxy};
+use crate::namespace::Namespace;
+use crate::running::{Prepared, Running};
 
 /// How often the kernel's refusals are read.
 const REFUSALS: Duration = Duration::from_millis(200);
@@ -96,27 +91,6 @@ struct Service {
     draining: bool,
 }
 
-/// A configuration that was checked.
-struct Prepared {
-    bundle: Bundle,
-    workloads: Workloads,
-    protected: Protected,
-    namespaces: Vec<Namespace>,
-}
-
-/// What exists from the first configuration on.
-struct Running {
-    bundle: Bundle,
-    workloads: Workloads,
-    kernel: Kernel,
-    cgroup: Attached,
-    lease: Lease,
-    attestor: Arc<Attestor>,
-    dialler: Dialler,
-    namespaces: Vec<Namespace>,
-    listening: Vec<tokio::task::AbortHandle>,
-}
-
 /// A connection that the proxy has.
 struct Connection {
     workload: WorkloadName,
@@ -161,8 +135,8 @@ impl Service {
         match event {
             Event::Order(order, fd) => return self.order(order, fd).await,
             Event::ParentGone => return Ok(false),
-            Event::FromProxy(channel, message) => self.proxy_says(channel, message),
-            Event::FromKeeper(channel, message) => self.keeper_says(channel, message),
+            Event::ProxySays(channel, message) => self.proxy_says(channel, message),
+            Event::KeeperSays(channel, message) => self.keeper_says(channel, message),
             Event::PeerGone(role, channel) => self.peer_gone(role, &channel),
             Event::Accepted(namespace, stream, client) => self.accepted(namespace, stream, client),
             Event::Attested(stream, origin, namespace) => {
@@ -193,7 +167,7 @@ impl Service {
                 self.hold_lease();
             }
             (Order::Prepare, Some(fd)) => {
-                let result = prepare(fd);
+                let result = Prepared::read(fd);
                 let answer = result.as_ref().map(|_| ()).map_err(Clone::clone);
                 self.prepared = result.ok();
                 self.parent.send(&Report::Prepared(answer), None).await?;
@@ -489,6 +463,7 @@ impl Service {
         let Some(running) = &mut self.running else {
             return;
         };
+        running.kernel.pass_on_trace();
         while let Some(refusal) = running.kernel.next_refusal() {
             let name = reason::name(refusal.reason);
             *self.counters.refused.entry(name).or_default() += 1;
@@ -536,107 +511,6 @@ impl Service {
         }
         status
     }
-}
-
-impl Running {
-    /// Loads the programs and listens.
-    fn start(prepared: Prepared, events: &mpsc::UnboundedSender<Event>) -> anyhow::Result<Self> {
-        let Prepared {
-            bundle,
-            workloads,
-            protected,
-            namespaces,
-        } = prepared;
-        let settings = &bundle.config.kernel;
-        let cgroup = Attached::open(settings.cgroup.as_deref())?;
-        let mut kernel = Kernel::load(&cgroup, &settings.pins, &protected)?;
-        // What an earlier gate protected and is not wanted any more.
-        kernel.protect(&protected)?;
-        let lease = kernel.take_lease().context("the lease was taken before")?;
-        let lease = Lease::start(lease)?;
-        let attestor = Arc::new(Attestor::new());
-        attestor.look_for(&bundle.config.workloads);
-        watch_execs(&mut kernel, attestor.clone())?;
-        let dialler = Dialler::new(kernel.exemptions());
-        let mut running = Self {
-            bundle,
-            workloads,
-            kernel,
-            cgroup,
-            lease,
-            attestor,
-            dialler,
-            namespaces,
-            listening: Vec::new(),
-        };
-        running.listen(events)?;
-        Ok(running)
-    }
-
-    fn change_to(&mut self, prepared: Prepared) -> anyhow::Result<()> {
-        let Prepared {
-            bundle,
-            workloads,
-            protected,
-            namespaces: _,
-        } = prepared;
-        self.kernel.protect(&protected)?;
-        if self.bundle.config.workloads != bundle.config.workloads {
-            self.attestor.look_for(&bundle.config.workloads);
-        }
-        if self.bundle.config.kernel != bundle.config.kernel {
-            tracing::warn!("changes of [kernel] take effect at the next start");
-        }
-        self.bundle = bundle;
-        self.workloads = workloads;
-        Ok(())
-    }
-
-    /// Opens the listeners of every namespace and tells the kernel of them.
-    fn listen(&mut self, events: &mpsc::UnboundedSender<Event>) -> anyhow::Result<()> {
-        let mut ports = Vec::new();
-        for (index, namespace) in self.namespaces.iter().enumerate() {
-            let listeners = Listeners::open(namespace, &self.kernel.exemptions())?;
-            ports.push((namespace.cookie(), listeners.ports()?));
-            for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
-                let listener = TcpListener::from_std(listener)?;
-                let task = tokio::spawn(accept(listener, index, events.clone()));
-                self.listening.push(task.abort_handle());
-            }
-        }
-        self.kernel.listen(&ports)?;
-        Ok(())
-    }
-}
-
-fn prepare(fd: OwnedFd) -> Result<Prepared, String> {
-    let bytes = from_memfd(fd).map_err(|why| why.to_string())?;
-    let bundle: Bundle = serde_json::from_slice(&bytes).map_err(|why| why.to_string())?;
-    let workloads = Workloads::load(&bundle.config.workloads, &bundle.uids).map_err(|errors| {
-        errors
-            .iter()
-            .map(ToString::to_string)
-            .collect::<Vec<_>>()
-            .join("\n")
-    })?;
-    let protected = Protected::from_bundle(&bundle).map_err(|why| why.to_string())?;
-    let namespaces = std::iter::once(Namespace::host())
-        .chain(
-            bundle
-                .config
-                .kernel
-                .namespaces
-                .iter()
-                .map(|path| Namespace::open(path)),
-        )
-        .collect::<Result<_, _>>()
-        .map_err(|why| why.to_string())?;
-    Ok(Prepared {
-        bundle,
-        workloads,
-        protected,
-        namespaces,
-    })
 }
 
 async fn answer_keeper(channel: &Channel, dial: u64, result: Result<OwnedFd, Failure>) {

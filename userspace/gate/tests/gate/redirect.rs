@@ -1,153 +1,12 @@
-//! The programs in this kernel, each test in a cgroup, a pin folder and a
-//! network namespace of its own. Needs root.
+//! What becomes of a client's sockets.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use lockgate_abi::{Flow, INET, INET6};
-use lockgate_config::Bundle;
-use lockgate_gate::{Kernel, Lease, Listeners, Namespace, Protected, v2_root};
+use lockgate_abi::{INET, INET6};
+use lockgate_gate::Listeners;
 
-/// A cgroup with the programs attached, removed when dropped.
-struct Field {
-    cgroup: PathBuf,
-    pins: PathBuf,
-    kernel: Kernel,
-    lease: Lease,
-}
-
-impl Field {
-    fn new(places: &[&str]) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "lockgate-gate-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, SeqCst)
-        );
-        let cgroup = v2_root().unwrap().join(&name);
-        fs::create_dir(&cgroup).unwrap();
-        mount("bpf", "/sys/fs/bpf");
-        mount("tracefs", "/sys/kernel/tracing");
-        let pins = PathBuf::from("/sys/fs/bpf").join(&name);
-        let text = format!("[[target]]\nname='t'\nprotocol='tcp'\nmatch={places:?}\n");
-        let bundle = Bundle {
-            config: toml::from_str(&text).unwrap(),
-            ..Bundle::default()
-        };
-        let wanted = Protected::from_bundle(&bundle).unwrap();
-        let mut kernel = Kernel::attach(Some(&cgroup), &pins, &wanted).unwrap();
-        let lease = Lease::start(kernel.take_lease().unwrap()).unwrap();
-        Self {
-            cgroup,
-            pins,
-            kernel,
-            lease,
-        }
-    }
-
-    /// Listens in the host's namespace and redirects to it.
-    fn listen(&mut self) -> (Namespace, Listeners) {
-        let host = Namespace::host().unwrap();
-        let listeners = Listeners::open(&host, &self.kernel.exemptions()).unwrap();
-        self.kernel
-            .listen(&[(host.cookie(), listeners.ports().unwrap())])
-            .unwrap();
-        self.lease.hold(true);
-        (host, listeners)
-    }
-
-    /// Runs a Python program as a member of the cgroup; what it prints.
-    fn python(&self, program: &str) -> String {
-        let output = self.spawn(program).wait_with_output().unwrap();
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
-    }
-
-    fn spawn(&self, program: &str) -> std::process::Child {
-        let procs = self.cgroup.join("cgroup.procs");
-        Command::new("sh")
-            .arg("-c")
-            .arg(format!(
-                "echo $$ > {} && exec /usr/bin/python3 -c \"$1\"",
-                procs.display()
-            ))
-            .args(["sh", program])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap()
-    }
-}
-
-impl Drop for Field {
-    fn drop(&mut self) {
-        // What is left over from here does no harm: its cgroup is empty.
-        let _ = fs::remove_dir_all(&self.pins);
-        for _ in 0..50 {
-            if fs::remove_dir(&self.cgroup).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-    }
-}
-
-fn mount(kind: &str, at: &str) {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    if !mounts
-        .lines()
-        .any(|line| line.split(' ').nth(1) == Some(at))
-    {
-        // Another test may have been quicker.
-        let _ = Command::new("mount").args(["-t", kind, kind, at]).status();
-    }
-}
-
-/// Accepts one client and says what the kernel recorded of it.
-fn accept(
-    field: &mut Field,
-    host: &Namespace,
-    listener: &TcpListener,
-) -> (TcpStream, Option<lockgate_abi::Origin>) {
-    listener.set_nonblocking(false).unwrap();
-    let (stream, client) = listener.accept().unwrap();
-    let origin = field.kernel.take_origin(&flow(host, client));
-    (stream, origin)
-}
-
-fn flow(host: &Namespace, client: SocketAddr) -> Flow {
-    let mut address = [0; 16];
-    let family = match client {
-        SocketAddr::V4(v4) => {
-            address[..4].copy_from_slice(&v4.ip().octets());
-            INET
-        }
-        SocketAddr::V6(v6) => {
-            address = v6.ip().octets();
-            INET6
-        }
-    };
-    Flow {
-        netns_cookie: host.cookie(),
-        address,
-        family,
-        port: client.port(),
-        reserved: 0,
-    }
-}
-
-const CONNECT: &str = "import socket,sys,os
-s=socket.create_connection((ADDRESS,PORT),timeout=5)
-print(s.getpeername()[:2], os.getpid(), s.recv(2).decode())";
-
-fn connect(address: &str, port: u16) -> String {
-    CONNECT
-        .replace("ADDRESS", &format!("{address:?}"))
-        .replace("PORT", &port.to_string())
-}
+use crate::field::{EPERM, Field, accept, connect, outcome};
 
 #[test]
 fn ipv4_is_redirected_and_attributed() {
@@ -204,16 +63,6 @@ fn ipv6_and_mapped_ipv4_are_redirected() {
         "{printed}"
     );
 }
-
-/// What a connect in the cgroup comes to.
-fn outcome(field: &Field, code: &str) -> String {
-    field.python(&format!(
-        "import socket,struct\ntry:\n {}\n print('connected')\nexcept OSError as e:\n print(e.errno)",
-        code.replace('\n', "\n ")
-    ))
-}
-
-const EPERM: &str = "1";
 
 #[test]
 fn without_a_lease_it_is_refused_and_never_direct() {
@@ -333,7 +182,6 @@ fn only_the_gate_is_exempt() {
 
     let own = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     field.kernel.exemptions().grant(&own).unwrap();
-    assert!(own.as_raw_fd() >= 0);
     let address: SocketAddr = format!("127.0.0.85:{port}").parse().unwrap();
     own.connect(&address.into()).unwrap();
     real.set_nonblocking(false).unwrap();
@@ -360,74 +208,6 @@ s.connect(('127.0.0.86',5433));print(s.getpeername(),s.recv(2).decode())",
     let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     assert_eq!(printed, "('127.0.0.86', 5433) hi");
     drop(first.read(&mut [0]));
-}
-
-#[test]
-fn a_new_gate_takes_over_without_a_gap() {
-    let real = TcpListener::bind("127.0.0.87:0").unwrap();
-    let port = real.local_addr().unwrap().port();
-    let mut field = Field::new(&[&format!("127.0.0.87:{port}")]);
-    field.listen();
-    let mut child = field.spawn(&format!(
-        "import socket,time
-end=time.time()+3
-bad=0
-while time.time()<end:
- try:
-  s=socket.create_connection(('127.0.0.87',{port}),timeout=1);s.close()
- except OSError: pass
-print('done')"
-    ));
-    for _ in 0..3 {
-        let next = Kernel::attach(Some(&field.cgroup), &field.pins, &Protected::default()).unwrap();
-        assert_eq!(
-            next.protected(),
-            field.kernel.protected(),
-            "what was protected stays so"
-        );
-        field.kernel = next;
-    }
-    child.wait().unwrap();
-    real.set_nonblocking(true).unwrap();
-    assert!(
-        real.accept().is_err(),
-        "a client went directly while the programs were replaced"
-    );
-    let links = fs::read_dir(field.pins.join("links")).unwrap().count();
-    assert_eq!(
-        links,
-        field.kernel.links(),
-        "no link of an earlier gate is left"
-    );
-}
-
-#[test]
-fn a_child_inherits_its_parents_image_and_exec_makes_a_new_one() {
-    let mut field = Field::new(&["127.0.0.88:5432"]);
-    let (host, listeners) = field.listen();
-    let child = field.spawn(
-        "import socket,os
-if os.fork()==0:
- socket.create_connection(('127.0.0.88',5432)).recv(1); os._exit(0)
-os.wait()
-if os.fork()==0:
- os.execv('/usr/bin/python3',['python3','-c','import socket;socket.create_connection((\"127.0.0.88\",5432)).recv(1)'])
-os.wait()",
-    );
-    let (mut forked, origin) = accept(&mut field, &host, &listeners.v4);
-    let parent = field.kernel.processes()(child.id()).unwrap();
-    let origin = origin.unwrap();
-    assert_ne!(origin.tgid, child.id());
-    assert_eq!(origin.exec_ns, parent.exec_ns, "fork keeps the image");
-    assert!(origin.start_ns > parent.start_ns);
-    forked.write_all(b"x").unwrap();
-    let (mut execed, origin) = accept(&mut field, &host, &listeners.v4);
-    assert!(
-        origin.unwrap().exec_ns > parent.exec_ns,
-        "exec makes another"
-    );
-    execed.write_all(b"x").unwrap();
-    child.wait_with_output().unwrap();
 }
 
 /// The kernel takes the unspecified address for the socket's own, or for
