@@ -348,7 +348,7 @@ fn metrics_and_status_count() {
     }
     for line in [
         "lockgate_lease_held 1",
-        "lockgate_programs_attached 15",
+        "lockgate_programs_attached 1",
         "lockgate_commands_total{workload=\"report\",target=\"orders-db\",verdict=\"denied\"} 1",
         "lockgate_commands_total{workload=\"report\",target=\"orders-db\",verdict=\"allowed\"} 1",
     ] {
