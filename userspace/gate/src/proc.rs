@@ -8,7 +8,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use lockgate_identity::Ancestor;
-use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::sys;
 
@@ -105,24 +104,17 @@ fn is_that_file(tgid: u32, link: &str, path: &Path) -> bool {
     is_same(std::fs::metadata(path)) || is_same(metadata_inside(tgid, path))
 }
 
-/// Looks `path` up in the mount namespace of `tgid`, if root has made it.
+/// Looks `path` up as `tgid` would, if root alone has said what it finds there:
+/// neither its mount namespace nor, by chroot, its root is of its own making.
 fn metadata_inside(tgid: u32, path: &Path) -> std::io::Result<Metadata> {
-    let namespace = File::open(format!("/proc/{tgid}/ns/mnt"))?;
-    if !sys::is_made_by_root(&namespace)? {
+    let of = |kind: &str| format!("/proc/{tgid}/ns/{kind}");
+    let is_ours = std::fs::read_link(of("user"))? == std::fs::read_link("/proc/self/ns/user")?;
+    if !is_ours || !sys::is_made_by_root(File::open(of("mnt"))?)? {
         return Err(std::io::ErrorKind::PermissionDenied.into());
     }
-    // A thread that ends in the namespace need not find its way back.
-    let looked = std::thread::scope(|scope| {
-        std::thread::Builder::new()
-            .name("look".into())
-            .spawn_scoped(scope, || {
-                unshare(CloneFlags::CLONE_FS)?;
-                setns(&namespace, CloneFlags::CLONE_NEWNS)?;
-                std::fs::metadata(path)
-            })
-            .map(|thread| thread.join())
-    })?;
-    looked.unwrap_or_else(|_| Err(std::io::Error::other("the thread panicked")))
+    // The kernel names an executable without links, so there is none on the way
+    // that could lead out again.
+    std::fs::metadata(format!("/proc/{tgid}/root{}", path.display()))
 }
 
 /// Records and policies are text. A path that is not UTF-8 gets replacement
