@@ -141,7 +141,10 @@ fn redirect(ctx: &SockAddrContext, to: &Destination, socket_family: u16) -> u32 
     // A socket that connected before keeps its record, so write it anew.
     // SAFETY: not null, and a record of this type.
     unsafe { *stored = origin };
-    debug!(ctx, "tgid {} redirected, port {}, namespace {}", origin.tgid, to.port, cookie);
+    debug!(
+        ctx,
+        "tgid {} redirected, port {}, namespace {}", origin.tgid, to.port, cookie
+    );
     u32::from(port6) << 16 | u32::from(port4)
 }
 

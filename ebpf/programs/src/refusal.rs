@@ -9,7 +9,13 @@ use crate::maps::{LOST, REFUSALS};
 /// Tells the gate that something was refused. A full buffer is counted; it
 /// changes nothing about the refusal.
 pub fn refuse<C: EbpfContext>(ctx: &C, reason: u8, to: &Destination, netns_cookie: u64) {
-    debug!(ctx, "tgid {} refused, reason {}, port {}", ctx.tgid(), reason, to.port);
+    debug!(
+        ctx,
+        "tgid {} refused, reason {}, port {}",
+        ctx.tgid(),
+        reason,
+        to.port
+    );
     let Some(mut entry) = REFUSALS.reserve_untyped::<Refusal>(0) else {
         return count_lost(lost::REFUSALS);
     };
