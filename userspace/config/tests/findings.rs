@@ -260,19 +260,19 @@ fn mistakes_about_credentials() {
         ),
         (
             password("DIR/open"),
-            "lockgate.toml:7:58: error: open can be read by others than its owner; run `chmod 600 open`",
+            "lockgate.toml:7:67: error: open can be read by others than its owner; run `chmod 600 open`",
         ),
         (
             password("DIR/empty"),
-            "lockgate.toml:7:58: error: empty is empty; write the secret into it",
+            "lockgate.toml:7:67: error: empty is empty; write the secret into it",
         ),
         (
             password("DIR/none"),
-            "lockgate.toml:7:58: error: none cannot be read: No such file or directory (os error 2); make the file, or name another",
+            "lockgate.toml:7:67: error: none cannot be read: No such file or directory (os error 2); make the file, or name another",
         ),
         (
             password("DIR/policies"),
-            "lockgate.toml:7:58: error: policies is not a file; name a file that holds the secret and nothing else",
+            "lockgate.toml:7:67: error: policies is not a file; name a file that holds the secret and nothing else",
         ),
     ]);
 }

@@ -50,7 +50,7 @@ impl Check<'_> {
             let Some(SecretSource::File(file)) = &credential.password else {
                 continue;
             };
-            let place = path("password");
+            let place = ["target", at, "credentials", &index, "password", "file"];
             if !self.absolute(&place, file) {
                 continue;
             }

@@ -33,14 +33,14 @@ const DESCRIPTORS: u64 = 1 << 20;
 /// `lockgate doctor` says so.
 pub(crate) fn enter(role: Role, setup: &Setup) -> anyhow::Result<()> {
     rustix::thread::set_no_new_privs(true).context("no_new_privs")?;
-    let exactly = |number| Rlimit {
-        current: Some(number),
-        maximum: Some(number),
-    };
-    setrlimit(Resource::Core, exactly(0)).context("RLIMIT_CORE")?;
+    keep_memory_private()?;
     // Where even root may not raise it (fs.nr_open, a container), what there
     // is must do; the limit on connections then is this one.
-    if setrlimit(Resource::Nofile, exactly(DESCRIPTORS)).is_err() {
+    let many = Rlimit {
+        current: Some(DESCRIPTORS),
+        maximum: Some(DESCRIPTORS),
+    };
+    if setrlimit(Resource::Nofile, many).is_err() {
         let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
         let all = Rlimit {
             current: hard,
@@ -56,8 +56,19 @@ pub(crate) fn enter(role: Role, setup: &Setup) -> anyhow::Result<()> {
     }
     // The change of user undoes both of these.
     die_with_parent(setup.parent)?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("PR_SET_DUMPABLE")?;
+    keep_memory_private()?;
     seccomp::apply(role).context("seccomp")
+}
+
+/// No core dumps, and no look by others of its user: for the parent, too, which
+/// reads the secrets.
+pub(crate) fn keep_memory_private() -> anyhow::Result<()> {
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none).context("RLIMIT_CORE")?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).context("PR_SET_DUMPABLE")
 }
 
 /// A role without its parent would serve nobody and hold the kernel's lease.

@@ -3,6 +3,7 @@ use lockgate_ipc::{Order, Role};
 use serde_json::{Value, json};
 
 use super::{ROLES, Supervisor};
+use crate::commands::counted;
 
 impl Supervisor {
     /// For `lockgate status`.
@@ -79,9 +80,9 @@ impl Supervisor {
             eprintln!("  {:<width$}  {} ({mode})", target.name, places.join(", "));
         }
         eprintln!(
-            "  {} workloads, {} policies; everything else is `unknown`",
-            config.workloads.len(),
-            self.policies
+            "  {}, {}; everything else is `unknown`",
+            counted(config.workloads.len(), "workload"),
+            counted(self.policies, "policy")
         );
         let more = match config.kernel.namespaces.len() {
             0 => String::new(),

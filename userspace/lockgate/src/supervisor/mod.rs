@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 use crate::checked::{self, Checked};
 use crate::control::{self, Call, Request};
 use crate::exit::Exit;
+use crate::sandbox;
 use child::{Backoff, Child, Ended};
 use host::HostSetup;
 use names::{Found, Names};
@@ -46,6 +47,7 @@ const ROLES: [Role; 3] = [Role::Keeper, Role::Proxy, Role::Gate];
 
 /// Runs the agent until it is told to stop.
 pub(crate) fn run(path: &Path) -> anyhow::Result<Exit> {
+    sandbox::keep_memory_private()?;
     let checked = match checked::load(path, 1) {
         Ok(checked) => checked,
         Err(findings) => {
