@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use lockgate_config::{Bundle, Host};
@@ -63,11 +63,25 @@ impl Protected {
             IpAddr::V4(address) => {
                 self.v4.insert((net.prefix_len(), port, address.octets()));
             }
+            // The kernel side takes a mapped address for IPv4, so ranges of them
+            // must be that, too.
+            IpAddr::V6(address) if net.prefix_len() >= MAPPED && is_mapped(address) => {
+                let [.., a, b, c, d] = address.octets();
+                let prefix = net.prefix_len() - MAPPED;
+                self.v4.insert((prefix, port, [a, b, c, d]));
+            }
             IpAddr::V6(address) => {
                 self.v6.insert((net.prefix_len(), port, address.octets()));
             }
         }
     }
+}
+
+/// Length of the prefix of v4-mapped addresses (RFC 4291 section 2.5.5.2).
+const MAPPED: u8 = 96;
+
+fn is_mapped(address: Ipv6Addr) -> bool {
+    address.to_ipv4_mapped().is_some()
 }
 
 #[cfg(test)]
@@ -88,7 +102,13 @@ mod tests {
 
     #[test]
     fn names_and_ranges_become_keys() {
-        let mut bundle = bundle(&["10.0.3.0/24:5432", "db:5433", "[fd00::1]:5432", "*:6379"]);
+        let mut bundle = bundle(&[
+            "10.0.3.0/24:5432",
+            "db:5433",
+            "[fd00::1]:5432",
+            "*:6379",
+            "[::ffff:10.2.0.0/112]:5434",
+        ]);
         bundle
             .names
             .insert("db".into(), vec!["::ffff:10.1.1.1".parse().unwrap()]);
@@ -98,6 +118,7 @@ mod tests {
             protected.v4.contains(&(32, 5433, [10, 1, 1, 1])),
             "a mapped address is IPv4"
         );
+        assert!(protected.v4.contains(&(16, 5434, [10, 2, 0, 0])));
         assert!(protected.v4.contains(&(0, 6379, [0; 4])));
         assert!(protected.v6.contains(&(0, 6379, [0; 16])));
         assert_eq!(protected.v6.len(), 2);
