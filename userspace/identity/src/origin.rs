@@ -16,7 +16,8 @@ pub struct Origin {
     pub tgid: u32,
     /// Thread that called connect.
     pub tid: u32,
-    /// Effective uid and gid in the initial user namespace.
+    /// Real uid and gid in the initial user namespace: a setuid program keeps its
+    /// caller.
     pub uid: u32,
     /// See `uid`.
     pub gid: u32,
