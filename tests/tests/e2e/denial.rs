@@ -1,7 +1,7 @@
 //! A denial is the server's own: what it does to the transaction, to the
 //! pipeline and to the session is what the server does.
 
-use lockgate_tests::Postgres;
+use lockgate_tests::{Postgres, Workload};
 
 use crate::stage::Stage;
 
@@ -158,32 +158,21 @@ print(tell(lambda: c.execute('select 1')))
     untouched(&stage.postgres);
 }
 
-#[test]
-fn what_was_prepared_while_it_was_allowed_is_decided_anew_at_bind() {
-    let stage = Stage::new();
-    let mut program = stage.report.command(lockgate_tests::python());
-    program
-        .arg("-uc")
-        .arg(
-            "
-import psycopg, sys
-c = psycopg.connect(sys.argv[1], autocommit=True)
-s = 'select count(*) from orders'
-for _ in range(3): c.execute(s, prepare=True)
-print('prepared'); sys.stdin.readline()
-try: print(c.execute(s, prepare=True).fetchall())
-except psycopg.Error as e: print(e.sqlstate)
-print(c.execute('select 1').fetchall())
-",
-        )
+/// Runs `program` as the workload until it has printed `ready`, forbids all
+/// but connecting, lets it go on, and returns what else it printed.
+fn forbidden_meanwhile(stage: &Stage, workload: &Workload, program: &str) -> String {
+    let mut child = workload
+        .command(lockgate_tests::python())
+        .args(["-uc", &format!("import psycopg, sys\n{program}")])
         .arg(stage.dsn(""))
         .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped());
-    let mut child = program.spawn().unwrap();
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut reader = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
-    assert_eq!(line, "prepared\n");
+    assert_eq!(line, "ready\n");
     let mut config = crate::stage::config(&stage.postgres, "");
     config.policies = "@id(\"connect-only\") permit (principal, action in Action::\"use\", resource in Target::\"orders-db\");".into();
     stage.agent.write(&config).unwrap();
@@ -193,7 +182,48 @@ print(c.execute('select 1').fetchall())
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut reader, &mut rest).unwrap();
     child.wait().unwrap();
+    rest
+}
+
+#[test]
+fn what_was_prepared_while_it_was_allowed_is_decided_anew_at_bind() {
+    let stage = Stage::new();
+    let rest = forbidden_meanwhile(
+        &stage,
+        &stage.report,
+        "
+c = psycopg.connect(sys.argv[1], autocommit=True)
+s = 'select count(*) from orders'
+for _ in range(3): c.execute(s, prepare=True)
+print('ready'); sys.stdin.readline()
+try: print(c.execute(s, prepare=True).fetchall())
+except psycopg.Error as e: print(e.sqlstate)
+print(c.execute('select 1').fetchall())
+",
+    );
     assert_eq!(rest, "42501\n[(1,)]\n");
+}
+
+#[test]
+fn a_copy_that_is_forbidden_while_it_runs_is_rolled_back() {
+    let stage = Stage::new();
+    let rest = forbidden_meanwhile(
+        &stage,
+        &stage.app,
+        "
+c = psycopg.connect(sys.argv[1], autocommit=True)
+try:
+    with c.cursor() as cur, cur.copy('copy orders from stdin') as copy:
+        for id in range(1000, 9000): copy.write_row((id, 'x' * 100, 1))
+        print('ready'); sys.stdin.readline()
+        for id in range(9000, 19000): copy.write_row((id, 'x' * 100, 1))
+    print('copied')
+except psycopg.Error as e: print(e.sqlstate, 'lockgate' in str(e))
+print(c.execute('select 1').fetchall())
+",
+    );
+    assert_eq!(rest, "42501 True\n[(1,)]\n");
+    untouched(&stage.postgres);
 }
 
 #[test]

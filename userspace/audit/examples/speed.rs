@@ -10,8 +10,8 @@ use lockgate_audit::{
     SpoolWriter, Store,
 };
 use lockgate_command::{
-    Access, Command, ConnectionId, Outcome, PolicyRef, Resource, ResourceKind, Statement, Ticket,
-    Verb, Verdict,
+    Access, Command, ConnectionId, Outcome, PolicyRef, Resource, ResourceKind, Statement, TextId,
+    Ticket, Verb, Verdict,
 };
 use lockgate_config::{Mode, Protocol};
 use lockgate_identity::{ExecKey, Origin};
@@ -167,8 +167,6 @@ fn select() -> (Command, Vec<PolicyRef>) {
     let statement = Statement {
         accesses: vec![Access::new(Verb::Select, resource)],
         shape: Some(shape.into()),
-        text_len: shape.len() as u32,
-        text_digest: [1; 32],
         writes: false,
         refusal: None,
     };
@@ -180,6 +178,10 @@ fn select() -> (Command, Vec<PolicyRef>) {
     (
         Command {
             statement: Arc::new(statement),
+            text: TextId {
+                len: shape.len() as u32,
+                digest: [1; 32],
+            },
             digest: [2; 32],
         },
         vec![policy],

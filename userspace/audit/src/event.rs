@@ -169,8 +169,8 @@ impl<'a> Event<'a> {
             policies: Cow::Borrowed(policies),
             message: message.map(|denial| Cow::Borrowed(denial.message.as_str())),
             shape: statement.shape.as_deref().map(Cow::Borrowed),
-            text_len: statement.text_len,
-            text_digest: Digest(statement.text_digest),
+            text_len: command.text.len,
+            text_digest: Digest(command.text.digest),
             digest: Digest(command.digest),
         });
         Self::now(Some(connection), kind)

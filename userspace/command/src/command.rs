@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::Access;
 
@@ -12,12 +13,34 @@ use crate::Access;
 pub struct Command {
     /// What it does. Shared, since many executions have the same accesses.
     pub statement: Arc<Statement>,
+    /// Of the exact text without parameters.
+    pub text: TextId,
     /// SHA-256 of the exact bytes that will run, parameters included. An
     /// approval is for this digest and no other.
     pub digest: [u8; 32],
 }
 
-/// What the text of a command does; the same for each execution of the text.
+/// Names one text. The text itself is not kept: it may hold secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TextId {
+    /// Length in bytes.
+    pub len: u32,
+    /// SHA-256.
+    pub digest: [u8; 32],
+}
+
+impl TextId {
+    /// That of `text`.
+    pub fn of(text: &[u8]) -> Self {
+        Self {
+            len: u32::try_from(text.len()).unwrap_or(u32::MAX),
+            digest: Sha256::digest(text).into(),
+        }
+    }
+}
+
+/// What the text of a command does; the same for each execution of the text,
+/// and for texts that differ only in what does not matter for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
     /// Everything it does. Empty only together with a refusal.
@@ -25,10 +48,6 @@ pub struct Statement {
     /// The text with its literals taken out, safe to store; none where the
     /// text could not be read or may hold a password.
     pub shape: Option<Arc<str>>,
-    /// Length of the exact text in bytes.
-    pub text_len: u32,
-    /// SHA-256 of the exact text without parameters.
-    pub text_digest: [u8; 32],
     /// Whether it may change data, so that `fsync-writes` waits for the disk.
     pub writes: bool,
     /// Why nobody may run it, whatever the policy says.

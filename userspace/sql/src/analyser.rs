@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +9,7 @@ use lockgate_command::Refusal;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::{Analysis, Reading};
+use crate::{Analysis, Reading, template};
 
 /// Stack that reading a text needs, in bytes. The pre-scan bounds the depth of
 /// a tree so that reading, walking and dropping it fit with room to spare.
@@ -67,22 +68,37 @@ impl Analyser {
         Self { shared }
     }
 
-    /// What `text` does, if it was read before. Takes no lock that a parse
-    /// holds, and allocates nothing.
+    /// What `text` does, if it was read before, or one that differs from it in
+    /// the values of literals only and so does the same. Takes no lock that a
+    /// parse holds, and allocates nothing.
     pub fn cached(&self, text: &[u8], reading: Reading) -> Option<Arc<Analysis>> {
-        self.shared.cache.get(&Borrowed { text, reading })
+        let exact = Borrowed {
+            text,
+            reading,
+            template: false,
+        };
+        if let Some(analysis) = self.shared.cache.get(&exact) {
+            return Some(analysis);
+        }
+        if !self.shared.may_have_template(text, reading) {
+            return None;
+        }
+        TEMPLATE.with_borrow_mut(|template| {
+            template.clear();
+            let key = Borrowed {
+                text: template_of(text, template)?,
+                reading,
+                template: true,
+            };
+            self.shared.cache.get(&key)
+        })
     }
 
     /// Reads a short text on the caller's own thread, whose stack must be of
     /// [`STACK`] bytes. None for a longer one: that is for
     /// [`Analyser::analyse`].
     pub fn analyse_here(&self, text: &[u8], reading: Reading) -> Option<Arc<Analysis>> {
-        (text.len() <= SHORT).then(|| {
-            self.shared.read(Key {
-                text: text.into(),
-                reading,
-            })
-        })
+        (text.len() <= SHORT).then(|| self.shared.read(text, reading))
     }
 
     /// Has `text` read, and gives what it does to `done`, on a parse thread.
@@ -96,14 +112,10 @@ impl Analyser {
         let mut queue = self.shared.queue();
         if queue.bytes + text.len() > QUEUE_BYTES {
             drop(queue);
-            return done(Arc::new(Analysis::refused(
-                text,
-                Refusal {
-                    construct: "a new statement while too many new statements wait to be read"
-                        .into(),
-                    hint: "send it again in a moment".into(),
-                },
-            )));
+            return done(Arc::new(Analysis::refused(Refusal {
+                construct: "a new statement while too many new statements wait to be read".into(),
+                hint: "send it again in a moment".into(),
+            })));
         }
         queue.bytes += text.len();
         queue.jobs.push_back(Job {
@@ -156,11 +168,12 @@ impl Shared {
             done,
         }) = self.next()
         {
-            let key = Key { text, reading };
-            let analysis = match self.cache.get(&key) {
-                Some(analysis) => analysis,
-                None => self.read(key),
-            };
+            let known = self.cache.get(&Borrowed {
+                text: &text,
+                reading,
+                template: false,
+            });
+            let analysis = known.unwrap_or_else(|| self.read(&text, reading));
             // A receiver that panics must not take the thread with it.
             let _ = catch_unwind(AssertUnwindSafe(|| done(analysis)));
         }
@@ -183,24 +196,49 @@ impl Shared {
         }
     }
 
-    fn read(&self, key: Key) -> Arc<Analysis> {
+    fn read(&self, text: &[u8], reading: Reading) -> Arc<Analysis> {
         let bytes = self.statement_bytes;
-        let read = || Analysis::read(&key.text, key.reading, bytes);
+        let read = || Analysis::read(text, reading, bytes);
         let analysis = catch_unwind(read).unwrap_or_else(|_| {
-            Analysis::refused(
-                &key.text,
-                Refusal {
-                    construct: "a statement that lockgate failed to read".into(),
-                    hint: "this is a fault of lockgate; report it with the statement".into(),
-                },
-            )
+            Analysis::refused(Refusal {
+                construct: "a statement that lockgate failed to read".into(),
+                hint: "this is a fault of lockgate; report it with the statement".into(),
+            })
         });
+        let of_template = self.may_have_template(text, reading) && analysis.is_of_template(text);
         let analysis = Arc::new(analysis);
-        if key.text.len() <= self.statement_bytes {
+        if text.len() <= self.statement_bytes {
+            let text: Box<[u8]> = match of_template {
+                true => {
+                    let mut template = Vec::with_capacity(text.len());
+                    template_of(text, &mut template).unwrap_or(text).into()
+                }
+                false => text.into(),
+            };
+            let key = Key {
+                text,
+                reading,
+                template: of_template,
+            };
             self.cache.insert(key, analysis.clone());
         }
         analysis
     }
+
+    /// Whether the bytes alone can tell where a literal of `text` ends, and
+    /// none of its texts is over the limit.
+    fn may_have_template(&self, text: &[u8], reading: Reading) -> bool {
+        reading.standard_conforming_strings && text.len() <= self.statement_bytes
+    }
+}
+
+thread_local! {
+    /// Reused, so that a lookup allocates nothing.
+    static TEMPLATE: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(template::LONGEST));
+}
+
+fn template_of<'a>(text: &[u8], template: &'a mut Vec<u8>) -> Option<&'a [u8]> {
+    template::of(text, template, |_| {}).then_some(&template[..])
 }
 
 impl std::fmt::Debug for Shared {
@@ -215,12 +253,15 @@ impl std::fmt::Debug for Shared {
 struct Key {
     text: Box<[u8]>,
     reading: Reading,
+    /// Whether it is the text's template, and so stands for many texts.
+    template: bool,
 }
 
 /// The key as a caller has it.
 struct Borrowed<'a> {
     text: &'a [u8],
     reading: Reading,
+    template: bool,
 }
 
 impl Hash for Key {
@@ -228,6 +269,7 @@ impl Hash for Key {
         Borrowed {
             text: &self.text,
             reading: self.reading,
+            template: self.template,
         }
         .hash(state);
     }
@@ -240,13 +282,14 @@ impl Hash for Borrowed<'_> {
             standard_conforming_strings,
             utf8,
         } = self.reading;
-        state.write_u8(u8::from(standard_conforming_strings) << 1 | u8::from(utf8));
+        let flags = [standard_conforming_strings, utf8, self.template];
+        state.write_u8(flags.iter().fold(0, |all, flag| all << 1 | u8::from(*flag)));
     }
 }
 
 impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
-        self.reading == other.reading && self.text == other.text
+        self.reading == other.reading && self.template == other.template && self.text == other.text
     }
 }
 
@@ -254,7 +297,7 @@ impl Eq for Key {}
 
 impl Equivalent<Key> for Borrowed<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        self.reading == key.reading && *self.text == *key.text
+        self.reading == key.reading && self.template == key.template && *self.text == *key.text
     }
 }
 

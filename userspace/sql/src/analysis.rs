@@ -3,25 +3,22 @@ use std::sync::Arc;
 
 use lockgate_command::Refusal;
 use pg_query::protobuf::ScanToken;
-use sha2::{Digest, Sha256};
 
 use crate::Reading;
 use crate::names::Need;
-use crate::{prescan, shape, walk};
+use crate::{prescan, shape, template, walk};
 
 /// What one text does, as far as the text alone tells: what it needs, with
 /// names as they are written. See [`crate::resolve`].
 #[derive(Debug)]
 pub struct Analysis {
-    pub(crate) text_len: u32,
-    pub(crate) text_digest: [u8; 32],
     pub(crate) shape: Option<Arc<str>>,
     pub(crate) refusal: Option<Refusal>,
     pub(crate) facts: Facts,
 }
 
 /// What the walk found in the tree.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(crate) struct Facts {
     pub(crate) needs: BTreeSet<Need>,
     /// Every name in the place of a column: last fields, targets, USING.
@@ -46,14 +43,15 @@ pub(crate) struct Facts {
     pub(crate) copy_out: bool,
     /// Whether the shape may show a secret even without literals.
     pub(crate) secret: bool,
+    /// Where the literals begin, in bytes, of which no more was looked at than
+    /// that they are there. All else is the same for other values of them.
+    pub(crate) indifferent: BTreeSet<i32>,
 }
 
 impl Analysis {
     /// The analysis of a text that nobody may run.
-    pub fn refused(text: &[u8], refusal: Refusal) -> Self {
+    pub fn refused(refusal: Refusal) -> Self {
         Self {
-            text_len: u32::try_from(text.len()).unwrap_or(u32::MAX),
-            text_digest: Sha256::digest(text).into(),
             shape: None,
             refusal: Some(refusal),
             facts: Facts::default(),
@@ -69,14 +67,30 @@ impl Analysis {
     pub(crate) fn read(text: &[u8], reading: Reading, statement_bytes: usize) -> Self {
         match read(text, reading, statement_bytes) {
             Ok((facts, shape)) => Self {
-                text_len: u32::try_from(text.len()).unwrap_or(u32::MAX),
-                text_digest: Sha256::digest(text).into(),
                 shape,
                 refusal: None,
                 facts,
             },
-            Err(refusal) => Self::refused(text, refusal),
+            Err(refusal) => Self::refused(refusal),
         }
+    }
+
+    /// Whether every text of the same template does the same.
+    pub(crate) fn is_of_template(&self, text: &[u8]) -> bool {
+        if self.refusal.is_some() {
+            return false;
+        }
+        let indifferent = |at: usize| {
+            let at = i32::try_from(at).unwrap_or(i32::MAX);
+            self.facts.indifferent.contains(&at)
+        };
+        let mut all = true;
+        // The grammar makes one literal of a minus and a number.
+        let is_one = |at: usize| match text[..at].trim_ascii_end() {
+            [before @ .., b'-'] => indifferent(at) || indifferent(before.len()),
+            _ => indifferent(at),
+        };
+        template::of(text, &mut Vec::new(), |at| all &= is_one(at)) && all
     }
 
     /// About how many bytes of memory it takes.
@@ -115,5 +129,153 @@ fn unreadable(error: &pg_query::Error) -> Refusal {
     Refusal {
         construct: construct.into(),
         hint: "check the statement with psql against a server that is not protected".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Analysis {
+        Analysis::read(text.as_bytes(), Reading::default(), 65_536)
+    }
+
+    fn is_of_template(text: &str) -> bool {
+        let analysis = read(text);
+        assert_eq!(analysis.refusal, None, "{text}");
+        analysis.is_of_template(text.as_bytes())
+    }
+
+    /// `#` stands for an integer, `@` for a string.
+    const STATEMENTS: &[&str] = &[
+        "SELECT abalance FROM pgbench_accounts WHERE aid = #",
+        "UPDATE pgbench_accounts SET abalance = abalance + -# WHERE aid = #;",
+        "SELECT a FROM t WHERE b IN (#, #, @) AND c BETWEEN # AND # AND d NOT BETWEEN @ AND @",
+        "DELETE FROM t WHERE name = @",
+        "DELETE FROM t WHERE # = # OR a = #",
+        "SELECT a FROM t WHERE a = # ORDER BY # LIMIT #",
+        "SELECT a, b FROM t WHERE a LIKE @ GROUP BY #, #",
+        "SELECT set_config(name, @, false) FROM pg_settings WHERE name = @",
+        "SELECT set_config(@, @, true)",
+        "SELECT a::char(#) FROM t WHERE a = @",
+        "SELECT nextval(@) FROM t WHERE a = #",
+        "SELECT x::regclass, @::regclass FROM t WHERE x = @",
+        "SET work_mem = #",
+        "SET search_path = @",
+        "INSERT INTO t VALUES (#, @), (#, @)",
+        "UPDATE t SET a = @ WHERE b = - # RETURNING a",
+        "SELECT a FROM t WHERE b = @ \n @",
+        "SELECT a -# FROM t WHERE a <> # AND b ->> @ = @",
+        "SELECT (SELECT b FROM u WHERE u.a = t.a AND c = #) FROM t",
+        "WITH c AS (SELECT a FROM t WHERE b = #) SELECT * FROM c WHERE a > @",
+        "COPY (SELECT a FROM t WHERE a = #) TO STDOUT WITH (DELIMITER @)",
+        "EXPLAIN SELECT a FROM t WHERE a = #",
+        "SELECT a FROM t WHERE a = #; SELECT b FROM u WHERE c = @",
+        "SELECT lo_import(@) FROM t WHERE a = #",
+        "SELECT a FROM t WHERE a = ANY (ARRAY[#, #]) AND b = #",
+        "SELECT a FROM t WHERE a IS DISTINCT FROM # AND NULLIF(a, #) = a",
+        "SELECT a FROM t WHERE a AT TIME ZONE @ = @",
+        "SELECT a FROM t FETCH FIRST # ROWS ONLY",
+        "CREATE TABLE n (a int DEFAULT # CHECK (a > #))",
+        "ALTER ROLE r PASSWORD @",
+        "SELECT a FROM t WHERE name = @ AND setting = @",
+    ];
+
+    fn filled(statement: &str, numbers: &[u32], strings: &[String]) -> String {
+        let mut numbers = numbers.iter().cycle();
+        let mut strings = strings.iter().cycle();
+        let fill = |character| match character {
+            '#' => numbers.next().expect("it goes round").to_string(),
+            '@' => {
+                let string = strings.next().expect("it goes round");
+                format!("'{}'", string.replace('\'', "''"))
+            }
+            other => String::from(other),
+        };
+        statement.chars().map(fill).collect()
+    }
+
+    fn literals() -> impl Strategy<Value = (Vec<u32>, Vec<String>)> {
+        let special = prop::sample::select(vec![
+            "search_path",
+            "role",
+            "session_authorization",
+            "work_mem",
+            "pg_authid",
+            "public",
+            "",
+            "%",
+            "it's",
+            "--",
+            "/*",
+            ";",
+            "now",
+            "secret.t",
+            "$1",
+        ]);
+        let string = prop_oneof![special.prop_map(str::to_owned), "[ -\\[\\]-~]{0,12}"];
+        (
+            prop::collection::vec(0_u32..1_000_000_000, 1..5),
+            prop::collection::vec(string, 1..5),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn texts_of_a_template_do_the_same(
+            statement in prop::sample::select(STATEMENTS),
+            one in literals(),
+            other in literals(),
+        ) {
+            let one = filled(statement, &one.0, &one.1);
+            let other = filled(statement, &other.0, &other.1);
+            let analysis = read(&one);
+            prop_assume!(analysis.is_of_template(one.as_bytes()));
+            let same = read(&other);
+            prop_assert_eq!(&same.refusal, &None);
+            prop_assert_eq!(&analysis.shape, &same.shape);
+            let facts = |mut analysis: Analysis| {
+                // Their places move with the lengths of the others.
+                analysis.facts.indifferent.clear();
+                analysis.facts
+            };
+            prop_assert_eq!(facts(analysis), facts(same));
+        }
+    }
+
+    #[test]
+    fn a_value_that_says_something_keeps_its_text() {
+        for text in [
+            "SELECT 1",
+            "DELETE FROM t WHERE 1 = 1",
+            "DELETE FROM t WHERE a = 1 OR 1 = 1",
+            "SELECT a FROM t ORDER BY 2",
+            "SELECT a FROM t WHERE a = 1 ORDER BY 2",
+            "SELECT set_config('search_path', 'x', false)",
+            "SELECT set_config(name, 'x', false) FROM pg_settings WHERE name = 'search_path'",
+            "SELECT setting FROM pg_settings WHERE name = 'search_path'",
+            "SELECT a::char(3) FROM t WHERE a = 'x'",
+            "SELECT 'x'::regclass",
+            "SELECT nextval('s')",
+            "SET search_path = 'a'",
+        ] {
+            assert!(!is_of_template(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn everyday_statements_share_a_template() {
+        for text in [
+            "SELECT abalance FROM pgbench_accounts WHERE aid = 42;",
+            "UPDATE pgbench_tellers SET tbalance = tbalance + -1735 WHERE tid = 3;",
+            "SELECT * FROM t WHERE a = 'x' AND b IN (1, 2, 3) AND c BETWEEN 1 AND 2",
+            "DELETE FROM t WHERE id = - 7",
+            "INSERT INTO t (a, b) VALUES (1, -2, 'x'), (2, 3, 'it''s')",
+            "UPDATE t SET a = 1, b = 'x' WHERE c = 'y'",
+        ] {
+            assert!(is_of_template(text), "{text}");
+        }
     }
 }

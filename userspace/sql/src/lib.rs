@@ -5,8 +5,7 @@
 //!
 //! 1. [`Analyser`] reads a text with PostgreSQL's own grammar and walks the
 //!    whole tree. The [`Analysis`] says what the text needs, in names as they
-//!    are written. It is cached by the exact text.
-//! 2. [`resolve`] says what these names mean in one session, under one
+//!//! 2. [`resolve`] says what these names mean in one session, under one
 //!    [`Catalogue`] of the database.
 //!
 //! What cannot be read is refused, what is not known is named as such: a
@@ -25,6 +24,7 @@ mod resolve;
 mod settings;
 mod shape;
 mod tags;
+mod template;
 mod walk;
 
 pub use analyser::{Analyser, AnalyserSettings, STACK};

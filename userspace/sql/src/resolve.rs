@@ -65,9 +65,9 @@ pub struct Effects {
 }
 
 /// A statement that nobody may run, for what is no SQL text or cannot be
-/// looked at as one. `text` is what was sent, for the record.
-pub fn refused(text: &[u8], refusal: Refusal) -> Arc<Statement> {
-    Arc::new(statement(&Analysis::refused(text, refusal), Vec::new()))
+/// looked at as one.
+pub fn refused(refusal: Refusal) -> Arc<Statement> {
+    Arc::new(statement(&Analysis::refused(refusal), Vec::new()))
 }
 
 /// What `analysis` does in a session with `session`'s names, when the database
@@ -112,8 +112,6 @@ fn statement(analysis: &Analysis, accesses: Vec<Access>) -> Statement {
         writes: analysis.refusal.is_some() || !accesses.iter().all(reads),
         accesses,
         shape: analysis.shape.clone(),
-        text_len: analysis.text_len,
-        text_digest: analysis.text_digest,
         refusal: analysis.refusal.clone(),
     }
 }

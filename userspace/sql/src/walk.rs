@@ -74,6 +74,7 @@ impl Facts {
             copy_in,
             copy_out,
             secret,
+            indifferent,
         } = other;
         self.needs.extend(needs);
         self.columns.extend(columns);
@@ -86,6 +87,7 @@ impl Facts {
         self.copy_in |= copy_in;
         self.copy_out |= copy_out;
         self.secret |= secret;
+        self.indifferent.extend(indifferent);
     }
 }
 
@@ -136,6 +138,13 @@ impl<T: Visit> Visit for Box<T> {
 }
 
 impl Walk {
+    /// If `node` is a literal, its value changes nothing of what the walk says.
+    fn indifferent(&mut self, node: &Node) {
+        if let Some(NodeEnum::AConst(literal)) = &node.node {
+            self.facts.indifferent.insert(literal.location);
+        }
+    }
+
     pub(crate) fn need(&mut self, need: Need) {
         self.facts.needs.insert(need);
     }

@@ -1,8 +1,7 @@
 //! What a request on a session channel does (RFC 4254 section 6.5). No bytes
 //! are read or written here.
 
-use lockgate_command::{Access, Command, Refusal, Resource, Statement, Verb};
-use sha2::{Digest, Sha256};
+use lockgate_command::{Access, Command, Refusal, Resource, Statement, TextId, Verb};
 use std::sync::Arc;
 
 /// Longest command line in bytes; Linux passes no longer single argument to
@@ -27,7 +26,7 @@ pub fn command(start: Start<'_>) -> Command {
         Start::Shell => b"",
         Start::Subsystem(name) => name.as_bytes(),
     };
-    let digest: [u8; 32] = Sha256::digest(text).into();
+    let text = TextId::of(text);
     let refusal = refusal(start);
     let accesses = match refusal {
         Some(_) => Vec::new(),
@@ -38,12 +37,11 @@ pub fn command(start: Start<'_>) -> Command {
             accesses,
             // Which words of a command line are secrets only its shell knows.
             shape: None,
-            text_len: u32::try_from(text.len()).unwrap_or(u32::MAX),
-            text_digest: digest,
             writes: true,
             refusal,
         }),
-        digest,
+        text,
+        digest: text.digest,
     }
 }
 

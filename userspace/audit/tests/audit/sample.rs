@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lockgate_audit::{Claims, Event, EventKind, Spool, SpoolSettings, SpoolWriter};
 use lockgate_command::{
     Access, Command, ConnectionId, Denial, Outcome, PolicyRef, Resource, ResourceKind, Statement,
-    Ticket, Verb, Verdict, WorkloadName,
+    TextId, Ticket, Verb, Verdict, WorkloadName,
 };
 use lockgate_config::{Mode, Protocol};
 use lockgate_identity::{Ancestor, ExecKey, Executable, Origin};
@@ -169,14 +169,16 @@ impl Decided {
         let statement = Statement {
             accesses: vec![access],
             shape: Some(shape.into()),
-            text_len: shape.len() as u32,
-            text_digest: [1; 32],
             writes: verb != Verb::Select,
             refusal: None,
         };
         Self {
             command: Command {
                 statement: Arc::new(statement),
+                text: TextId {
+                    len: shape.len() as u32,
+                    digest: [1; 32],
+                },
                 digest: [2; 32],
             },
             verdict,

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use lockgate_audit::Claims;
 use lockgate_command::{
-    Access, Command, Denial, Judge, Outcome, Refusal, Statement, Ticket, Verdict,
+    Access, Command, Denial, Judge, Outcome, Refusal, Statement, TextId, Ticket, Verdict,
 };
 use lockgate_config::Mode;
 use lockgate_sql::{Analysis, Catalogue, Reading, Resolved, SearchPath, SessionNames, refused};
@@ -40,7 +40,7 @@ pub(super) struct Session {
     started: Instant,
     client: Side,
     server: Side,
-    relay: Relay<Arc<Analysis>>,
+    relay: Relay<Prepared>,
     judge: SessionJudge,
     settings: Arc<Settings>,
     target: Arc<TargetSettings>,
@@ -50,6 +50,8 @@ pub(super) struct Session {
     scope: Option<(Rc<Scope>, Arc<Catalogue>)>,
     catalogue: CatalogueState,
     bound: BTreeMap<u64, Bound>,
+    /// What was permitted last of what may take COPY data.
+    copying: Option<Bound>,
     ended: Vec<ResponseEvent>,
     _cancel: CancelGuard,
 }
@@ -62,6 +64,13 @@ enum CatalogueState {
     /// This session has changed definitions; until its transaction has ended
     /// and the catalogue was read anew, no name is known.
     Changed,
+}
+
+/// A statement as it was prepared.
+#[derive(Clone)]
+struct Prepared {
+    text: TextId,
+    analysis: Arc<Analysis>,
 }
 
 /// A command that was bound to a portal.
@@ -153,6 +162,7 @@ impl Session {
             scope: None,
             catalogue: CatalogueState::Current,
             bound: BTreeMap::new(),
+            copying: None,
             ended: Vec::new(),
             _cancel: guard,
         })
@@ -186,6 +196,7 @@ impl Session {
 
     async fn relay(&mut self) -> Result<&'static str, SessionError> {
         loop {
+            self.reconsider_copy().await?;
             if !self.requests().await? {
                 self.server.flush().await?;
                 return Ok("closed by the client");
@@ -228,15 +239,12 @@ impl Session {
     }
 
     async fn query(&mut self, text: Bytes) -> Result<(), SessionError> {
-        let (_, resolved) = self.understand(&text).await?;
-        let command = Command {
-            digest: resolved.statement.text_digest,
-            statement: resolved.statement.clone(),
-        };
+        let (analysis, resolved) = self.understand(&text).await?;
+        let command = whole(&resolved.statement, TextId::of(&text));
         let (ticket, verdict) = self.judge(&command).await?;
         match verdict {
             Ok(()) => {
-                self.takes_effect(&resolved);
+                self.takes_effect(&resolved, &analysis);
                 self.relay.allow_query(ticket, &mut self.server.output);
             }
             Err(denial) => self.deny(Some(ticket), &denial),
@@ -249,20 +257,19 @@ impl Session {
     /// at each Bind.
     async fn parse(&mut self, text: Bytes) -> Result<(), SessionError> {
         let (analysis, resolved) = self.understand(&text).await?;
+        let text = TextId::of(&text);
+        let prepared = Prepared { text, analysis };
         match self.judge.preview(&resolved.statement) {
-            Verdict::Allow => self.relay.allow_parse(analysis, &mut self.server.output),
+            Verdict::Allow => self.relay.allow_parse(prepared, &mut self.server.output),
             Verdict::Deny(_) | Verdict::Hold(_) => {
-                let command = Command {
-                    digest: resolved.statement.text_digest,
-                    statement: resolved.statement.clone(),
-                };
+                let command = whole(&resolved.statement, text);
                 let (ticket, verdict) = self.judge(&command).await?;
                 match verdict {
                     Err(denial) => self.deny(Some(ticket), &denial),
                     // The policy changed in between; Bind decides.
                     Ok(()) => {
                         self.judge.close(Ticket(ticket), &Outcome::Aborted);
-                        self.relay.allow_parse(analysis, &mut self.server.output);
+                        self.relay.allow_parse(prepared, &mut self.server.output);
                     }
                 }
             }
@@ -274,21 +281,21 @@ impl Session {
     /// the statement's name may stand for must be permitted.
     async fn bind(
         &mut self,
-        candidates: &[Arc<Analysis>],
+        candidates: &[Prepared],
         parameters: &Bytes,
     ) -> Result<(), SessionError> {
-        let mut chosen: Option<(Arc<Analysis>, Rc<Resolved>)> = None;
-        for analysis in candidates {
-            let resolved = self.meaning(analysis).await?;
+        let mut chosen: Option<(Prepared, Rc<Resolved>)> = None;
+        for prepared in candidates {
+            let resolved = self.meaning(&prepared.analysis).await?;
             let refused = !matches!(self.judge.preview(&resolved.statement), Verdict::Allow);
             if chosen.is_none() || refused {
-                chosen = Some((analysis.clone(), resolved));
+                chosen = Some((prepared.clone(), resolved));
             }
             if refused {
                 break;
             }
         }
-        let Some((analysis, resolved)) = chosen else {
+        let Some((Prepared { text, analysis }, resolved)) = chosen else {
             self.refuse(
                 parameters,
                 "Bind of a statement that was not prepared through lockgate with Parse",
@@ -298,16 +305,17 @@ impl Session {
             return Ok(());
         };
         let mut digest = Sha256::new();
-        digest.update(resolved.statement.text_digest);
+        digest.update(text.digest);
         digest.update(parameters);
         let command = Command {
-            digest: digest.finalize().into(),
             statement: resolved.statement.clone(),
+            text,
+            digest: digest.finalize().into(),
         };
         let (ticket, verdict) = self.judge(&command).await?;
         match verdict {
             Ok(()) => {
-                self.takes_effect(&resolved);
+                self.takes_effect(&resolved, &analysis);
                 if self.bound.len() >= BOUND {
                     self.bound.pop_first();
                 }
@@ -355,6 +363,31 @@ impl Session {
         Ok(())
     }
 
+    /// A COPY that takes data goes on only for as long as it is permitted: a
+    /// changed policy ends it before its next data.
+    async fn reconsider_copy(&mut self) -> Result<(), SessionError> {
+        let Some(copying) = &self.copying else {
+            return Ok(());
+        };
+        if self.worker.is_current(&copying.settings) || !self.relay.is_copying_in() {
+            return Ok(());
+        }
+        let analysis = copying.analysis.clone();
+        let resolved = self.meaning(&analysis).await?;
+        match self.judge.preview(&resolved.statement) {
+            Verdict::Allow => {
+                let settings = self.settings.clone();
+                self.copying = Some(Bound { analysis, settings });
+            }
+            Verdict::Deny(denial) | Verdict::Hold(denial) => {
+                self.copying = None;
+                let (text, nonce) = refusal_of(&denial);
+                self.relay.fail_copy(text, nonce, &mut self.server.output);
+            }
+        }
+        Ok(())
+    }
+
     fn function_call(&mut self) {
         let denial = Denial {
             message: "lockgate: refused: FunctionCall message".into(),
@@ -366,11 +399,7 @@ impl Session {
             construct: "FunctionCall message".into(),
             hint: "call the function in a SELECT".into(),
         };
-        let statement = refused(b"", refusal);
-        let command = Command {
-            digest: statement.text_digest,
-            statement,
-        };
+        let command = whole(&refused(refusal), TextId::of(b""));
         let ticket = self.judge.judge(&command).ticket;
         self.deny(Some(ticket.0), &denial);
     }
@@ -385,11 +414,7 @@ impl Session {
             construct: construct.into(),
             hint: hint.into(),
         };
-        let statement = refused(content, refusal);
-        let command = Command {
-            digest: statement.text_digest,
-            statement,
-        };
+        let command = whole(&refused(refusal), TextId::of(content));
         let ruling = self.judge.judge(&command);
         // Even where the target is only observed: there is nothing to forward
         // that would mean the same at the server.
@@ -407,13 +432,7 @@ impl Session {
     }
 
     fn deny(&mut self, ticket: Option<u64>, denial: &Denial) {
-        let mut nonce = [0; 16];
-        rand::rng().fill_bytes(&mut nonce);
-        let text = DenialText {
-            message: denial.message.clone(),
-            hint: Some(denial.hint.clone()),
-            detail: None,
-        };
+        let (text, nonce) = refusal_of(denial);
         self.relay
             .deny(ticket, text, nonce, &mut self.server.output);
     }
@@ -439,7 +458,13 @@ impl Session {
 
     /// A permitted command may change what the next ones mean. It counts from
     /// now, whether or not the server will do it.
-    fn takes_effect(&mut self, resolved: &Resolved) {
+    fn takes_effect(&mut self, resolved: &Resolved, analysis: &Arc<Analysis>) {
+        if resolved.effects.copy_in {
+            self.copying = Some(Bound {
+                analysis: analysis.clone(),
+                settings: self.settings.clone(),
+            });
+        }
         if resolved.effects.names_change {
             self.names.search_path = SearchPath::Unknown;
             self.scope = None;
@@ -675,13 +700,31 @@ async fn analyse(worker: &Rc<Worker>, text: &[u8], reading: Reading) -> Arc<Anal
     worker.shared.analyser.analyse(text, reading, deliver);
     match waits.await {
         Ok(analysis) => analysis,
-        Err(_) => Arc::new(Analysis::refused(
-            text,
-            Refusal {
-                construct: "a statement whose reading was given up".into(),
-                hint: "send it again; if it is refused again, report it with its text".into(),
-            },
-        )),
+        Err(_) => Arc::new(Analysis::refused(Refusal {
+            construct: "a statement whose reading was given up".into(),
+            hint: "send it again; if it is refused again, report it with its text".into(),
+        })),
+    }
+}
+
+/// What the client is told, and what the server's answer is known by.
+fn refusal_of(denial: &Denial) -> (DenialText, [u8; 16]) {
+    let mut nonce = [0; 16];
+    rand::rng().fill_bytes(&mut nonce);
+    let text = DenialText {
+        message: denial.message.clone(),
+        hint: Some(denial.hint.clone()),
+        detail: None,
+    };
+    (text, nonce)
+}
+
+/// A command whose text is all that runs.
+fn whole(statement: &Arc<Statement>, text: TextId) -> Command {
+    Command {
+        statement: statement.clone(),
+        text,
+        digest: text.digest,
     }
 }
 

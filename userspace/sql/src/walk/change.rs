@@ -196,6 +196,8 @@ fn assigned(walk: &mut Walk, targets: &[Node]) -> Walked {
     for target in targets {
         if let Some(NodeEnum::ResTarget(target)) = &target.node {
             walk.column(&target.name);
+            // `SET a = 42`.
+            target.val.iter().for_each(|value| walk.indifferent(value));
         }
         target.visit(walk)?;
     }

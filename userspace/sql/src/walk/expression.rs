@@ -176,6 +176,7 @@ impl Visit for AExpr {
         } = self;
         lexpr.visit(walk)?;
         rexpr.visit(walk)?;
+        beside_column(walk, lexpr.as_deref(), rexpr.as_deref());
         let plain: &[&str] = match known(*kind)? {
             AExprKind::Undefined => return Err(super::unknown_node()),
             AExprKind::AexprOp | AExprKind::AexprOpAny | AExprKind::AexprOpAll => {
@@ -200,6 +201,30 @@ impl Visit for AExpr {
             walk.need(Need::Operator(Name::new(None, operator)));
         }
         Ok(())
+    }
+}
+
+/// Literals that an operator takes beside a column, as in `id = 42`, `id IN (1,
+/// 2)`. What such a statement does is the same for each value of them, and
+/// nothing here may look at it. One beside another literal is not among them
+/// (`1 = 1` says something of itself), nor beside a column `name`, which tells
+/// the setting that a row of pg_settings is of.
+fn beside_column(walk: &mut Walk, left: Option<&Node>, right: Option<&Node>) {
+    let is_column =
+        |node: &Node| matches!(&node.node, Some(NodeEnum::ColumnRef(_))) && !is_name(node);
+    let (Some(left), Some(right)) = (left, right) else {
+        return;
+    };
+    let literals = match (is_column(left), is_column(right)) {
+        (true, false) => right,
+        (false, true) => left,
+        _ => return,
+    };
+    match &literals.node {
+        Some(NodeEnum::List(List { items })) => {
+            items.iter().for_each(|item| walk.indifferent(item))
+        }
+        _ => walk.indifferent(literals),
     }
 }
 

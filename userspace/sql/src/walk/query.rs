@@ -53,6 +53,11 @@ impl Visit for SelectStmt {
             group_clause.visit(walk)?;
             having_clause.visit(walk)?;
             window_clause.visit(walk)?;
+            for row in values_lists {
+                if let Some(NodeEnum::List(List { items })) = &row.node {
+                    items.iter().for_each(|value| walk.indifferent(value));
+                }
+            }
             values_lists.visit(walk)?;
             sort_clause.visit(walk)?;
             limit_offset.visit(walk)?;
