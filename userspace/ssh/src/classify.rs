@@ -80,7 +80,7 @@ mod tests {
             command.statement.accesses,
             [Access::new(Verb::Execute, Resource::target())]
         );
-        assert_eq!(command.digest, <[u8; 32]>::from(Sha256::digest("uname -a")));
+        assert_eq!(command.digest, TextId::of(b"uname -a").digest);
         assert!(command.statement.writes);
     }
 
