@@ -11,9 +11,9 @@ pub struct Stage {
 
 pub const POLICIES: &str = r#"
 @id("report-reads")
-permit (principal == Workload::"report", action in Action::"read", resource in Target::"orders-db");
+permit (principal == Workload::"report", action in [Action::"use", Action::"read"], resource in Target::"orders-db");
 @id("app-reads-and-writes")
-permit (principal == Workload::"app", action in [Action::"read", Action::"write"], resource in Target::"orders-db");
+permit (principal == Workload::"app", action in [Action::"use", Action::"read", Action::"write"], resource in Target::"orders-db");
 @id("owner-does-all")
 permit (principal == Workload::"owner", action, resource in Target::"orders-db");
 "#;

@@ -1,6 +1,6 @@
 use std::fmt::Write as _;
 
-use lockgate_command::{ResourceKind, TargetName, Verb, WorkloadName};
+use lockgate_command::{Resource, ResourceKind, TargetName, Verb, WorkloadName};
 
 use crate::check::{closest, is_escaped, unescape};
 use crate::vocabulary::Vocabulary;
@@ -62,9 +62,10 @@ pub fn allow_policy(
 /// Writes the policies that let `workload` do `verb`, a verb or a group, on
 /// what is at `path`: `TARGET[/DATABASE[/SCHEMA[/TABLE[/COLUMN]]]]`, names
 /// escaped as in entity ids; the fourth name is a function's if the verb is
-/// `call`. Where that alone does not let the workload connect, a second policy
-/// permits `use` on the target. One whose id is already in the set
-/// ([`crate::Policies::has`]) need not be added again.
+/// `call`. They let it connect, too: what is for the whole target permits `use`
+/// beside the verb, and for a part of it a second policy permits `use` on the
+/// target. One whose id is already in the set ([`crate::Policies::has`]) need
+/// not be added again.
 ///
 /// Whether workload and target exist is for [`crate::Policies::load`] to say.
 ///
@@ -118,17 +119,10 @@ pub fn allow_policies(
     }
     let target = TargetName::from(unescape(names[0]));
     let mut policies = vec![permit(&vocabulary, workload, verb, kind, path)];
-    let connects = kind == ResourceKind::Target
-        && (is_group(verb) && !matches!(verb, "sensitive" | "execute"));
-    if !connects {
-        let id = lockgate_command::Resource::target().entity_id(&target);
-        policies.push(permit(
-            &vocabulary,
-            workload,
-            "use",
-            ResourceKind::Target,
-            &id,
-        ));
+    if kind != ResourceKind::Target {
+        let id = Resource::target().entity_id(&target);
+        let connect = permit(&vocabulary, workload, "use", ResourceKind::Target, &id);
+        policies.push(connect);
     }
     Ok(policies)
 }
@@ -146,9 +140,13 @@ fn permit(
         .map(|c| if c.is_ascii_graphic() { c } else { '_' })
         .take(200)
         .collect();
-    let action = match is_group(verb) {
-        true => format!("in Action::\"{verb}\""),
-        false => format!("== Action::\"{verb}\""),
+    let connects = matches!(verb, "use" | "connect");
+    let action = match (kind, is_group(verb)) {
+        (ResourceKind::Target, _) if !connects => {
+            format!("in [Action::\"use\", Action::\"{verb}\"]")
+        }
+        (_, true) => format!("in Action::\"{verb}\""),
+        (_, false) => format!("== Action::\"{verb}\""),
     };
     // Only a target holds others and is something by itself; leaves are exact.
     let relation = match kind {

@@ -1,13 +1,16 @@
-use lockgate_command::{Verb, WorkloadName};
+use std::collections::BTreeMap;
+
+use lockgate_command::{Resource, Verb, WorkloadName};
 
 use crate::read::Placed;
 use crate::scope::{Scope, Who};
+use crate::slice::{Slice, Slices};
 use crate::vocabulary::Verbs;
 use crate::{Finding, Severity};
 
 /// What is valid and still looks wrong.
-pub(crate) fn lint(policies: &[(Placed, Scope)]) -> Vec<Finding> {
-    let mut findings = Vec::new();
+pub(crate) fn lint(policies: &[(Placed, Scope)], slices: &Slices) -> Vec<Finding> {
+    let mut findings = cannot_connect(policies, slices);
     for (placed, scope) in policies {
         let id = &placed.reference.id;
         let mut warn = |message: String, suggestion: &str| {
@@ -16,14 +19,6 @@ pub(crate) fn lint(policies: &[(Placed, Scope)]) -> Vec<Finding> {
         };
         let conditional = placed.policy.has_non_scope_constraint();
         if placed.forbids() {
-            if cuts_the_connection(scope.verbs) && !conditional {
-                warn(
-                    format!(
-                        "forbid `{id}` is for a group that `connect`, `session` and `describe` are in, so that it forbids these, too"
-                    ),
-                    "add `unless { action in Action::\"use\" }`, or name the verbs",
-                );
-            }
             let reached = policies
                 .iter()
                 .any(|(other, reach)| !other.forbids() && reach.overlaps(scope));
@@ -56,17 +51,53 @@ pub(crate) fn lint(policies: &[(Placed, Scope)]) -> Vec<Finding> {
     findings
 }
 
-/// Whether these are verbs of "use" and some others, but not all there are:
-/// who forbids everything means the connection, too.
-fn cuts_the_connection(verbs: Verbs) -> bool {
-    let of_use = |verb: &&Verb| verb.group() == "use";
-    let more = Verb::ALL
-        .iter()
-        .any(|verb| !of_use(&verb) && verbs.contains(*verb));
-    verbs != Verbs::ALL
-        && more
-        && Verb::ALL
-            .iter()
-            .filter(of_use)
-            .all(|verb| verbs.contains(*verb))
+/// Permits that are worth nothing: to do something at a target that the
+/// workload may not connect to.
+fn cannot_connect(policies: &[(Placed, Scope)], slices: &Slices) -> Vec<Finding> {
+    let unknown = WorkloadName::unknown();
+    let mut vain: BTreeMap<usize, Vec<(&Slice, Verb)>> = BTreeMap::new();
+    for slice in slices.values().flat_map(|targets| targets.values()) {
+        if slice.workload == unknown || slice.permitted.contains(&Verb::Connect) {
+            continue;
+        }
+        // Who may see a tag's columns may do so where something else lets it.
+        let does = |verb: &&Verb| !matches!(verb.group(), "use" | "sensitive");
+        let Some(verb) = slice.permitted.iter().find(does) else {
+            continue;
+        };
+        let permits = |(placed, scope): &(Placed, Scope)| {
+            !placed.forbids()
+                && scope.verbs.contains(*verb)
+                && scope.speaks_of(slice.workload.as_str())
+                && scope.resource.reaches(&slice.target)
+        };
+        if let Some(index) = policies.iter().position(permits) {
+            vain.entry(index).or_default().push((slice, *verb));
+        }
+    }
+    let finding = |(index, mut pairs): (usize, Vec<(&Slice, Verb)>)| {
+        pairs.sort_by_key(|(slice, _)| (&slice.workload, &slice.target));
+        let (
+            Slice {
+                workload, target, ..
+            },
+            verb,
+        ) = pairs[0];
+        let others = match pairs.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        let target_id = Resource::target().entity_id(target);
+        policies[index].0.finding(
+            Severity::Warning,
+            None,
+            format!(
+                "`{workload}` may {verb} at `{target}` but cannot even connect: no policy permits it `use` there{others}"
+            ),
+            Some(format!(
+                "add Action::\"use\" to the actions if the policy is for the whole target, or run `lockgate policy allow {workload} use {target_id}`, which writes: permit (principal == Workload::\"{workload}\", action in Action::\"use\", resource in Target::\"{target_id}\");"
+            )),
+        )
+    };
+    vain.into_iter().map(finding).collect()
 }

@@ -1,6 +1,7 @@
 use cedar_policy::{ActionConstraint, EntityUid, Policy, PrincipalConstraint, ResourceConstraint};
-use lockgate_command::ResourceKind;
+use lockgate_command::{ResourceKind, TargetName};
 
+use crate::check::unescape;
 use crate::vocabulary::{Verbs, Vocabulary};
 
 /// To which requests a policy can apply at all, as its head says. It never
@@ -130,6 +131,17 @@ impl What {
             return false;
         }
         self.can_hold(other) && other.can_hold(self) && self.meets(other)
+    }
+
+    /// The target it is at, unescaped; none for all of them.
+    pub(crate) fn target(&self) -> Option<String> {
+        let id = self.anchor.as_ref()?.uid.id().unescaped();
+        Some(unescape(id.split('/').next().unwrap_or(id)))
+    }
+
+    /// Whether something at `target` can be in it.
+    pub(crate) fn reaches(&self, target: &TargetName) -> bool {
+        self.target().is_none_or(|name| name == target.as_str())
     }
 
     /// Whether a resource of `wanted` kind can be in it.

@@ -161,7 +161,7 @@ impl Policies {
     /// What is valid and still looks wrong, sorted by file and line.
     pub fn lint(&self) -> Vec<Finding> {
         let mut findings = self.warnings.clone();
-        findings.extend(lint::lint(&self.policies));
+        findings.extend(lint::lint(&self.policies, &self.slices));
         sorted(findings)
     }
 

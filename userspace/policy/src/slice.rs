@@ -5,7 +5,6 @@ use cedar_policy::{EntityUid, PolicySet};
 use lockgate_command::{ResourceKind, TargetName, Verb, WorkloadName};
 use lockgate_config::Config;
 
-use crate::check::unescape;
 use crate::entities::{Chain, Tags};
 use crate::read::Placed;
 use crate::scope::{Scope, Who};
@@ -73,13 +72,9 @@ pub(crate) fn cut(
     let mut by_target: HashMap<String, Vec<usize>> = HashMap::new();
     let mut anywhere = Vec::new();
     for (index, (_, scope)) in policies.iter().enumerate() {
-        match &scope.resource.anchor {
+        match scope.resource.target() {
             None => anywhere.push(index),
-            Some(anchor) => {
-                let id = anchor.uid.id().unescaped();
-                let target = unescape(id.split('/').next().unwrap_or(id));
-                by_target.entry(target).or_default().push(index);
-            }
+            Some(target) => by_target.entry(target).or_default().push(index),
         }
     }
     let unknown = WorkloadName::unknown();

@@ -63,7 +63,7 @@ const READER: &str = r#"
 @id("report-reads")
 permit (
   principal == Workload::"report",
-  action in Action::"read",
+  action in [Action::"use", Action::"read"],
   resource in Target::"orders-db"
 );
 
@@ -77,7 +77,7 @@ forbid (
 "#;
 
 #[test]
-fn who_may_read_may_connect_and_who_matches_nothing_may_not() {
+fn who_matches_nothing_may_do_nothing() {
     let policies = policies(READER);
     let target = Resource::target;
     for verb in [Verb::Connect, Verb::Session, Verb::Describe, Verb::Select] {
@@ -93,6 +93,25 @@ fn who_may_read_may_connect_and_who_matches_nothing_may_not() {
         &[Access::new(Verb::Connect, target())],
     );
     assert!(matches!(elsewhere.verdict, Verdict::Deny(_)));
+}
+
+#[test]
+fn a_forbid_on_a_group_leaves_the_connection_alone() {
+    for group in ["read", "write", "schema", "code", "admin"] {
+        let policies = policies(&format!(
+            "permit (principal == Workload::\"report\", action, resource);\n\
+             forbid (principal, action in Action::\"{group}\", resource);"
+        ));
+        for verb in Verb::ALL {
+            let resource = match verb {
+                Verb::View | Verb::Filter => column("shop", "ssn"),
+                Verb::Connect | Verb::Execute => Resource::target(),
+                _ => table("orders"),
+            };
+            let allowed = allows(&policies, "report", *verb, resource);
+            assert_eq!(allowed, verb.group() != group, "{verb} under {group}");
+        }
+    }
 }
 
 #[test]
@@ -336,14 +355,15 @@ fn what_allow_writes_allows_that_and_to_connect() {
     assert!(!allows(&set, "deploy", Verb::Insert, table("orders")));
 
     let whole = allow_policies(&"report".into(), "read", "orders-db").unwrap();
-    assert_eq!(whole.len(), 1, "read on the target lets connect already");
-    assert!(allows(
-        &policies(&whole[0].text),
-        "report",
-        Verb::Connect,
-        Resource::target()
-    ));
+    assert_eq!(
+        whole[0].text,
+        "@id(\"allow:report:read:orders-db\")\npermit (\n  principal == Workload::\"report\",\n  action in [Action::\"use\", Action::\"read\"],\n  resource in Target::\"orders-db\"\n);\n"
+    );
+    assert_eq!(whole.len(), 1, "who may read the target may connect");
     assert!(policies(&whole[0].text).has(&whole[0].id));
+    let only = allow_policies(&"report".into(), "connect", "orders-db").unwrap();
+    assert!(only[0].text.contains("action == Action::\"connect\""));
+    assert_eq!(only.len(), 1);
 }
 
 #[test]

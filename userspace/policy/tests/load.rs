@@ -227,7 +227,7 @@ fn lint(text: &str) -> Vec<(u32, String)> {
 
 #[test]
 fn a_forbid_that_no_permit_can_reach_is_remarked() {
-    let permit = "@id(\"p\")\npermit (principal == Workload::\"deploy\", action == Action::\"select\", resource in Schema::\"orders-db/shop/public\");\n";
+    let permit = "@id(\"p\")\npermit (principal == Workload::\"deploy\", action == Action::\"select\", resource in Schema::\"orders-db/shop/public\");permit (principal == Workload::\"deploy\", action == Action::\"connect\", resource);\n";
     let reached = [
         "principal, action, resource",
         "principal, action in [Action::\"select\", Action::\"drop\"], resource in Target::\"orders-db\"",
@@ -258,24 +258,32 @@ fn a_forbid_that_no_permit_can_reach_is_remarked() {
 }
 
 #[test]
-fn a_forbid_that_cuts_the_connection_by_the_way_is_remarked() {
-    let permit = "permit (principal == Workload::\"deploy\", action, resource);\n";
-    let forbid = "forbid (principal, action in Action::\"write\", resource)";
-    let remarks = lint(&format!("{permit}{forbid};"));
-    assert!(
-        remarks[0].1.contains("it forbids these, too"),
-        "{remarks:?}"
-    );
+fn a_permit_to_a_workload_that_cannot_connect_is_remarked() {
+    let head = "principal == Workload::\"deploy\", action in Action::\"read\", resource in Target::\"orders-db\"";
+    let policies = Policies::load(&bundle(&format!("// one\npermit ({head});"))).unwrap();
+    let remarks = policies.lint();
+    assert_eq!(remarks.len(), 1, "{remarks:#?}");
+    assert_eq!(remarks[0].line, 2);
     assert_eq!(
-        lint(&format!(
-            "{permit}{forbid} unless {{ action in Action::\"use\" }};"
-        )),
-        []
+        remarks[0].message,
+        "`deploy` may select at `orders-db` but cannot even connect: no policy permits it `use` there"
     );
+    let line = "permit (principal == Workload::\"deploy\", action in Action::\"use\", resource in Target::\"orders-db\");";
+    assert!(remarks[0].suggestion.as_ref().unwrap().ends_with(line));
+    assert_eq!(lint(&format!("permit ({head});\n{line}")), []);
+    // What is for a table lets nobody connect.
+    let table = "permit (principal == Workload::\"deploy\", action, resource in Table::\"orders-db/a/b/c\");";
+    assert!(lint(table)[0].1.contains("cannot even connect"));
+    // One remark for all whom one policy is for.
+    let everyone = "permit (principal, action == Action::\"select\", resource) when { principal != Workload::\"unknown\" };";
+    let remarks = lint(everyone);
+    assert_eq!(remarks.len(), 1, "{remarks:?}");
+    assert!(remarks[0].1.ends_with("(and 3 more)"), "{remarks:?}");
+    // Who may see tagged columns is another question.
     assert_eq!(
-        lint(&format!(
-            "{permit}forbid (principal, action == Action::\"delete\", resource);"
-        )),
+        lint(
+            "permit (principal == Workload::\"deploy\", action in Action::\"sensitive\", resource);"
+        ),
         []
     );
 }
@@ -313,7 +321,10 @@ fn a_policy_that_can_never_apply_is_remarked() {
         // A verb on a kind it is never decided on.
         "permit (principal == Workload::\"deploy\", action == Action::\"view\", resource == Table::\"orders-db/a/b/c\");",
     ] {
-        let remarks = lint(text);
+        let text = format!(
+            "{text}\npermit (principal == Workload::\"deploy\", action in Action::\"use\", resource);"
+        );
+        let remarks = lint(&text);
         assert!(remarks[0].1.contains("policy `a.cedar#0`"), "{remarks:?}");
     }
 }

@@ -170,7 +170,7 @@ fn agent_config(postgres: &Postgres) -> AgentConfig {
     AgentConfig {
         body,
         policies: "@id(\"app-reads\") permit (principal == Workload::\"app\", \
-                   action in Action::\"read\", resource in Target::\"bench\");"
+                   action in [Action::\"use\", Action::\"read\"], resource in Target::\"bench\");"
             .into(),
         secrets: vec![("app".into(), "s3cret-app_rw".into())],
         ..AgentConfig::default()

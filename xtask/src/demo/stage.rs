@@ -30,7 +30,7 @@ permit (
 @id("support-reads-and-writes")
 permit (
   principal == Workload::"support",
-  action in [Action::"read", Action::"write"],
+  action in [Action::"use", Action::"read", Action::"write"],
   resource in Target::"orders-db"
 );
 "#;
