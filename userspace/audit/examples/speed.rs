@@ -166,6 +166,8 @@ fn select() -> (Command, Vec<PolicyRef>) {
     let resource = Resource::new(ResourceKind::Table, ["bench", "public", "pgbench_accounts"]);
     let statement = Statement {
         accesses: vec![Access::new(Verb::Select, resource)],
+        shown: Vec::new(),
+        outputs: None,
         shape: Some(shape.into()),
         writes: false,
         refusal: None,

@@ -2,7 +2,8 @@ use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_command::{
-    Access, Command, ConnectionId, Outcome, PolicyRef, TargetName, Ticket, Verdict, WorkloadName,
+    Access, Command, ConnectionId, Denial, Outcome, PolicyRef, Shown, TargetName, Ticket, Verb,
+    Verdict, WorkloadName,
 };
 use lockgate_config::{Mode, Protocol};
 use lockgate_identity::Origin;
@@ -23,7 +24,7 @@ pub struct Event<'a> {
 }
 
 /// What happened. The order of variants and fields is part of record version
-/// 1: it may not change, not even by an addition.
+/// 1: it may not change, and fields may not be added. A new variant comes last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum EventKind<'a> {
     /// A client is connected and its target known. Written before `connect` is
@@ -96,11 +97,12 @@ pub struct CommandEvent<'a> {
     pub enforced: bool,
     /// Whether the command may change data.
     pub writes: bool,
-    /// Everything it does.
+    /// Everything it does; also `view` of each tagged column that its result
+    /// shows, masked or not.
     pub accesses: Cow<'a, [Access]>,
     /// The policies that decided.
     pub policies: Cow<'a, [PolicyRef]>,
-    /// What the client was told; none if allowed.
+    /// What the client was told, or what is masked; none if allowed.
     pub message: Option<Cow<'a, str>>,
     /// The text without its literals; none where it may hold a secret.
     pub shape: Option<Cow<'a, str>>,
@@ -122,6 +124,8 @@ pub enum VerdictKind {
     Deny,
     /// Waits for people.
     Hold,
+    /// Forwarded, and columns of its result are masked.
+    Mask,
 }
 
 /// What a client says of itself. Recorded, and never decides.
@@ -145,7 +149,8 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// The decision on a command, now. Copies nothing.
+    /// The decision on a command, now. Copies nothing where no tagged column
+    /// is shown.
     pub fn command(
         connection: ConnectionId,
         ticket: Ticket,
@@ -157,17 +162,22 @@ impl<'a> Event<'a> {
         let statement = &*command.statement;
         let (verdict, message) = match verdict {
             Verdict::Allow => (VerdictKind::Allow, None),
-            Verdict::Deny(denial) => (VerdictKind::Deny, Some(denial)),
-            Verdict::Hold(denial) => (VerdictKind::Hold, Some(denial)),
+            Verdict::Deny(denial) => (VerdictKind::Deny, Some(told(denial))),
+            Verdict::Hold(denial) => (VerdictKind::Hold, Some(told(denial))),
+            Verdict::Mask(columns) => (VerdictKind::Mask, Some(Cow::Owned(masked(columns)))),
+        };
+        let accesses = match &statement.shown[..] {
+            [] => Cow::Borrowed(&statement.accesses[..]),
+            shown => Cow::Owned(with_shown(&statement.accesses, shown)),
         };
         let kind = EventKind::Command(CommandEvent {
             ticket,
             verdict,
             enforced,
             writes: statement.writes,
-            accesses: Cow::Borrowed(&statement.accesses),
+            accesses,
             policies: Cow::Borrowed(policies),
-            message: message.map(|denial| Cow::Borrowed(denial.message.as_str())),
+            message,
             shape: statement.shape.as_deref().map(Cow::Borrowed),
             text_len: command.text.len,
             text_digest: Digest(command.text.digest),
@@ -175,6 +185,34 @@ impl<'a> Event<'a> {
         });
         Self::now(Some(connection), kind)
     }
+}
+
+fn told(denial: &Denial) -> Cow<'_, str> {
+    Cow::Borrowed(&denial.message)
+}
+
+/// The columns in words: the record's columns have no other place for them.
+fn masked(columns: &[Shown]) -> String {
+    let mut text = String::from("masked:");
+    for (index, Shown { output, column }) in columns.iter().enumerate() {
+        let comma = if index == 0 { "" } else { "," };
+        text.push_str(&format!(
+            "{comma} output {} ({column})",
+            u32::from(*output) + 1
+        ));
+    }
+    text
+}
+
+fn with_shown(accesses: &[Access], shown: &[Shown]) -> Vec<Access> {
+    let mut all = accesses.to_vec();
+    for Shown { output: _, column } in shown {
+        let view = Access::new(Verb::View, column.clone());
+        if !all.contains(&view) {
+            all.push(view);
+        }
+    }
+    all
 }
 
 impl EventKind<'_> {
@@ -198,6 +236,7 @@ impl VerdictKind {
             Self::Allow => "allow",
             Self::Deny => "deny",
             Self::Hold => "hold",
+            Self::Mask => "mask",
         }
     }
 }

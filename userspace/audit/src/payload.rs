@@ -48,7 +48,7 @@ pub struct Payload<'a> {
     /// Counts the commands of the connection from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ticket: Option<u64>,
-    /// `allow`, `deny`, `hold`.
+    /// `allow`, `deny`, `hold`, `mask`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Cow<'a, str>>,
     /// Whether the verdict took effect.
@@ -63,7 +63,8 @@ pub struct Payload<'a> {
     /// The policies that decided.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub policies: Cow<'a, [PolicyRef]>,
-    /// What the client was told, why it was refused, or what happened.
+    /// What the client was told, why it was refused, what is masked, or what
+    /// happened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Cow<'a, str>>,
     /// The command's text without literals.

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::Access;
+use crate::{Access, Resource};
 
 /// One thing a client asks a server to do, as far as a decision needs it.
 ///
@@ -43,8 +43,17 @@ impl TextId {
 /// and for texts that differ only in what does not matter for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
-    /// Everything it does. Empty only together with a refusal.
+    /// Everything it does, except to show what `shown` lists. Empty only
+    /// together with a refusal.
     pub accesses: Vec<Access>,
+    /// Tagged columns whose stored values its result shows unchanged, by
+    /// output, so that they can be masked. An output that shows several, such
+    /// as that of a UNION, is listed with each.
+    pub shown: Vec<Shown>,
+    /// How many columns its one result has. Known wherever `shown` is not
+    /// empty: a row with another number of columns is not the one that was
+    /// decided on.
+    pub outputs: Option<u16>,
     /// The text with its literals taken out, safe to store; none where the
     /// text could not be read or may hold a password.
     pub shape: Option<Arc<str>>,
@@ -52,6 +61,16 @@ pub struct Statement {
     pub writes: bool,
     /// Why nobody may run it, whatever the policy says.
     pub refusal: Option<Refusal>,
+}
+
+/// One column of a command's only result that shows the stored value of a
+/// tagged column, unchanged, or NULL.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Shown {
+    /// The result's column, counted from 0.
+    pub output: u16,
+    /// The tagged column.
+    pub column: Resource,
 }
 
 /// A command that is refused without asking the policy, because lockgate

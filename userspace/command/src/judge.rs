@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Access, Command};
+use crate::{Access, Command, Shown};
 
 /// What a protocol adapter is given: it asks before a command leaves and
 /// reports when the command has ended.
@@ -45,6 +45,10 @@ pub enum Verdict {
     Deny(Arc<Denial>),
     /// Wait for people. The denial is what a client that cannot wait is told.
     Hold(Arc<Denial>),
+    /// Forward it, and mask these outputs in each row of its result: at least
+    /// one, each output once, in order. Whoever cannot mask them must not
+    /// forward it.
+    Mask(Arc<[Shown]>),
 }
 
 /// Who said no, to what, and what would be allowed.

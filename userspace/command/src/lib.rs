@@ -12,7 +12,7 @@ mod names;
 mod resource;
 mod verb;
 
-pub use command::{Command, Refusal, Statement, TextId};
+pub use command::{Command, Refusal, Shown, Statement, TextId};
 pub use judge::{Denial, Judge, Outcome, PolicyRef, Ruling, Ticket, Verdict};
 pub use names::{ConnectionId, TargetName, WorkloadName};
 pub use resource::{Access, Resource, ResourceKind};

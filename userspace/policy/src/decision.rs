@@ -14,8 +14,9 @@ const LONGEST: usize = 200;
 pub struct Decision {
     /// Whether all of its accesses are permitted.
     pub verdict: Verdict,
-    /// The policies that decided: those that permit, when it is allowed; those
-    /// that forbid, when it is denied; none when nothing permits an access.
+    /// The policies that decided: those that permit, when it is allowed; also
+    /// those that forbid `view`, when it is masked; those that forbid, when it
+    /// is denied; none when nothing permits an access.
     pub policies: Vec<PolicyRef>,
 }
 

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -7,7 +7,9 @@ use cedar_policy::{
     Authorizer, Context, Decision as Answer, PolicyId, PolicySet, Request, ValidationError,
     ValidationMode, Validator,
 };
-use lockgate_command::{Access, Denial, PolicyRef, TargetName, Verdict, WorkloadName};
+use lockgate_command::{
+    Access, Denial, PolicyRef, Resource, Shown, TargetName, Verb, Verdict, WorkloadName,
+};
 use lockgate_config::Bundle;
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
@@ -134,6 +136,44 @@ impl Policies {
         }
         Decision {
             verdict: Verdict::Allow,
+            policies: permits,
+        }
+    }
+
+    /// Decides about the tagged columns that a command shows, when its accesses
+    /// are permitted by `permits`: raw to those who may `view` them, masked
+    /// where `mask` has one for the column, else denied. So is an output that
+    /// would need two masks.
+    pub fn decide_shown<M: PartialEq>(
+        &self,
+        mut permits: Vec<PolicyRef>,
+        workload: &WorkloadName,
+        target: &TargetName,
+        shown: &[Shown],
+        mask: impl Fn(&Resource) -> Option<M>,
+    ) -> Decision {
+        let mut masked: BTreeMap<u16, (&Shown, M)> = BTreeMap::new();
+        for one in shown {
+            let view = Access::new(Verb::View, one.column.clone());
+            let decision = self.decide(workload, target, &[view]);
+            if decision.verdict != Verdict::Allow {
+                let earlier = masked.get(&one.output).map(|(_, mask)| mask);
+                match mask(&one.column) {
+                    Some(mask) if earlier.is_none_or(|earlier| *earlier == mask) => {
+                        masked.entry(one.output).or_insert((one, mask));
+                    }
+                    _ => return decision,
+                }
+            }
+            permits.extend(decision.policies);
+        }
+        permits.sort_unstable();
+        permits.dedup();
+        Decision {
+            verdict: match masked.is_empty() {
+                true => Verdict::Allow,
+                false => Verdict::Mask(masked.into_values().map(|(one, _)| one.clone()).collect()),
+            },
             policies: permits,
         }
     }

@@ -1,6 +1,6 @@
 //! What is allowed, what is denied, and what the denied are told.
 
-use lockgate_command::{Access, Denial, Resource, ResourceKind, Verb, Verdict};
+use lockgate_command::{Access, Denial, Resource, ResourceKind, Shown, Verb, Verdict};
 use lockgate_config::{Bundle, Config, PolicyFile};
 use lockgate_policy::{AuthorError, Decision, PACKS, Policies, allow_policies, allow_policy};
 use std::sync::Arc;
@@ -406,4 +406,75 @@ fn allow_says_what_it_does_not_understand() {
     }
     assert!(error("select", "orders-db/shop/public/customers/ssn").contains("on columns"));
     assert!(error("connect", "orders-db/shop").contains("is never decided on a Database"));
+}
+
+/// Columns of customers, each in its output.
+fn shows<'a>(outputs: impl IntoIterator<Item = (u16, &'a str)>) -> Vec<Shown> {
+    outputs
+        .into_iter()
+        .map(|(output, name)| Shown {
+            output,
+            column: column("shop", name),
+        })
+        .collect()
+}
+
+#[test]
+fn a_shown_column_is_raw_to_who_may_view_it_else_masked_else_denied() {
+    let view = r#"
+@id("sees-pci") permit (principal == Workload::"report", action == Action::"view", resource)
+when { resource.tags.contains("pci") };
+@id("no-card") forbid (principal == Workload::"deploy", action == Action::"view",
+  resource == Column::"orders-db/shop/public/customers/card");
+"#;
+    let policies = policies(view);
+    let decide = |workload: &str, shown: &[Shown]| {
+        let mask = |column: &Resource| match column.path()[3].as_str() {
+            "ssn" => Some("x"),
+            "card" => Some("y"),
+            _ => None,
+        };
+        policies.decide_shown(
+            Vec::new(),
+            &workload.into(),
+            &"orders-db".into(),
+            shown,
+            mask,
+        )
+    };
+    let ids = |decision: &Decision| {
+        let ids = decision.policies.iter().map(|policy| policy.id.to_string());
+        ids.collect::<Vec<_>>()
+    };
+    let raw = decide("report", &shows([(0, "card")]));
+    assert_eq!(raw.verdict, Verdict::Allow);
+    assert_eq!(ids(&raw), ["sees-pci"]);
+
+    let some = decide("report", &shows([(0, "card"), (3, "ssn"), (1, "ssn")]));
+    let masked = shows([(1, "ssn"), (3, "ssn")]);
+    assert_eq!(some.verdict, Verdict::Mask(masked.into()), "in order");
+
+    let forbidden = decide("deploy", &shows([(0, "card")]));
+    assert_eq!(
+        forbidden.verdict,
+        Verdict::Mask(shows([(0, "card")]).into())
+    );
+    assert_eq!(ids(&forbidden), ["no-card"], "who forbids the raw value");
+
+    // An output of several columns is masked as soon as one of them is.
+    let both = decide("report", &shows([(0, "card"), (0, "ssn")]));
+    assert_eq!(both.verdict, Verdict::Mask(shows([(0, "ssn")]).into()));
+    let two_masks = decide("deploy", &shows([(0, "ssn"), (0, "card")]));
+    assert!(
+        matches!(two_masks.verdict, Verdict::Deny(_)),
+        "{two_masks:?}"
+    );
+
+    let no_mask = denial(decide("report", &shows([(0, "ssn"), (1, "phone")])));
+    assert!(no_mask.message.contains("customers/phone"), "{no_mask:?}");
+    assert_eq!(
+        decide("unknown", &[]).verdict,
+        Verdict::Allow,
+        "nothing shown"
+    );
 }

@@ -12,6 +12,7 @@ use lockgate_command::{
 };
 use lockgate_config::Mode;
 use lockgate_identity::Origin;
+use lockgate_policy::Decision;
 use quick_cache::unsync::Cache;
 
 use crate::counters::VerdictCounters;
@@ -116,8 +117,10 @@ impl SessionJudge {
 
     /// Whether the workload may connect at all. In `observe`, it may.
     pub(crate) fn may_connect(&self) -> Result<(), Arc<Denial>> {
-        match self.permits(&[Access::new(Verb::Connect, Resource::target())]) {
-            Verdict::Allow => Ok(()),
+        let connect = Access::new(Verb::Connect, Resource::target());
+        match self.decision(&[connect]).verdict {
+            // Nothing is shown before there is a session.
+            Verdict::Allow | Verdict::Mask(_) => Ok(()),
             Verdict::Deny(denial) | Verdict::Hold(denial) => match self.target.config.mode {
                 Mode::Enforce => Err(denial),
                 Mode::Observe => {
@@ -128,12 +131,10 @@ impl SessionJudge {
         }
     }
 
-    /// What the policy says of some accesses, unrecorded.
-    pub(crate) fn permits(&self, accesses: &[Access]) -> Verdict {
+    fn decision(&self, accesses: &[Access]) -> Decision {
         self.settings
             .policies
             .decide(&self.workload, &self.target.name, accesses)
-            .verdict
     }
 
     /// What would be said of a statement, unrecorded. In `observe`, nothing is
@@ -168,11 +169,16 @@ impl SessionJudge {
                 (Verdict::Deny(Arc::new(denial)), Vec::new())
             }
             None => {
-                let decision = self.settings.policies.decide(
-                    &self.workload,
-                    &self.target.name,
-                    &statement.accesses,
-                );
+                let mut decision = self.decision(&statement.accesses);
+                if decision.verdict == Verdict::Allow {
+                    decision = self.settings.policies.decide_shown(
+                        decision.policies,
+                        &self.workload,
+                        &self.target.name,
+                        &statement.shown,
+                        |column| self.target.tags.mask(column),
+                    );
+                }
                 (decision.verdict, decision.policies)
             }
         };
@@ -207,6 +213,10 @@ impl Judge for SessionJudge {
                 self.counters.allowed.fetch_add(1, Relaxed);
                 Verdict::Allow
             }
+            (Verdict::Mask(columns), true) => {
+                self.counters.allowed.fetch_add(1, Relaxed);
+                Verdict::Mask(columns.clone())
+            }
             (denied, true) => {
                 self.counters.denied.fetch_add(1, Relaxed);
                 denied.clone()
@@ -217,7 +227,7 @@ impl Judge for SessionJudge {
             }
         };
         let durable_at = match verdict {
-            Verdict::Allow => self
+            Verdict::Allow | Verdict::Mask(_) => self
                 .recorder
                 .must_be_durable(position, command.statement.writes),
             // Nothing leaves, so nothing waits.

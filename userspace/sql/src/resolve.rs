@@ -111,6 +111,8 @@ fn statement(analysis: &Analysis, accesses: Vec<Access>) -> Statement {
     Statement {
         writes: analysis.refusal.is_some() || !accesses.iter().all(reads),
         accesses,
+        shown: Vec::new(),
+        outputs: None,
         shape: analysis.shape.clone(),
         refusal: analysis.refusal.clone(),
     }

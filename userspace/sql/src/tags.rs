@@ -1,19 +1,24 @@
 use std::collections::BTreeMap;
 
 use lockgate_command::{Access, Resource, ResourceKind, Verb};
+use lockgate_config::Mask;
 
 use crate::names::cut;
 
 /// The tagged columns of a target.
 #[derive(Clone, Debug, Default)]
 pub struct Tags {
-    /// Schema and table to columns; each with the database it is of, none
-    /// where it is of all.
+    /// Schema and table to columns.
     columns: BTreeMap<(String, String), Vec<Tagged>>,
 }
 
-/// A database, if it is of one only, and a column.
-type Tagged = (Option<String>, String);
+#[derive(Clone, Debug)]
+struct Tagged {
+    /// Of this database only; of all if there is none.
+    database: Option<String>,
+    column: String,
+    mask: Option<Mask>,
+}
 
 impl Tags {
     /// From `target.tags`. An entry that does not name a column as
@@ -31,7 +36,11 @@ impl Tags {
             columns
                 .entry((schema.to_owned(), table.to_owned()))
                 .or_default()
-                .push((database.map(str::to_owned), column.to_owned()));
+                .push(Tagged {
+                    database: database.map(str::to_owned),
+                    column: column.to_owned(),
+                    mask: tag.mask,
+                });
         }
         Self { columns }
     }
@@ -52,6 +61,21 @@ impl Tags {
         self.columns.keys().flat_map(of_table).collect()
     }
 
+    /// How the values of `column` are shown to those who may not view them.
+    /// None where they cannot be shown at all: one of its tags has no mask, or
+    /// its tags have several.
+    pub fn mask(&self, column: &Resource) -> Option<&Mask> {
+        let [database, schema, table, name] = column.path() else {
+            return None;
+        };
+        let mut masks = self
+            .tagged(database, schema, table)
+            .filter(|tagged| tagged.column == *name)
+            .map(|tagged| tagged.mask.as_ref());
+        let first = masks.next()??;
+        masks.all(|mask| mask == Some(first)).then_some(first)
+    }
+
     /// Schemas with a tagged table of that name.
     pub(crate) fn schemas_of(&self, table: &str) -> impl Iterator<Item = &str> {
         self.columns
@@ -67,12 +91,20 @@ impl Tags {
         schema: &str,
         table: &str,
     ) -> impl Iterator<Item = &str> {
+        self.tagged(database, schema, table)
+            .map(|tagged| tagged.column.as_str())
+    }
+
+    fn tagged(&self, database: &str, schema: &str, table: &str) -> impl Iterator<Item = &Tagged> {
+        let of_database = move |tagged: &&Tagged| {
+            let of = tagged.database.as_deref();
+            of.is_none_or(|of| of == database)
+        };
         self.columns
             .get(&(schema.to_owned(), table.to_owned()))
             .into_iter()
             .flatten()
-            .filter(move |(of, _)| of.as_deref().is_none_or(|of| of == database))
-            .map(|(_, column)| column.as_str())
+            .filter(of_database)
     }
 }
 
@@ -82,4 +114,38 @@ pub(crate) fn view(database: &str, schema: &str, table: &str, column: &str) -> A
         Verb::View,
         Resource::new(ResourceKind::Column, [database, schema, table, column]),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_is_masked_only_if_its_tags_agree_how() {
+        let tag = |columns: &str, mask| lockgate_config::Tag {
+            columns: columns.into(),
+            tag: "pii".into(),
+            mask,
+        };
+        let (last, first) = (Some(Mask::KeepLast(4)), Some(Mask::KeepFirst(2)));
+        let tags = Tags::new(&[
+            tag("public.customers.ssn", last),
+            tag("shop.public.customers.ssn", last),
+            tag("other.public.customers.ssn", first),
+            tag("public.customers.card", last),
+            tag("shop.public.customers.card", None),
+            tag("public.customers.phone", None),
+        ]);
+        let mask = |database: &str, column: &str| {
+            let path = [database, "public", "customers", column];
+            tags.mask(&Resource::new(ResourceKind::Column, path))
+                .copied()
+        };
+        assert_eq!(mask("shop", "ssn"), last);
+        assert_eq!(mask("other", "ssn"), None, "two masks");
+        assert_eq!(mask("shop", "card"), None, "one of two tags has none");
+        assert_eq!(mask("other", "card"), last);
+        assert_eq!(mask("shop", "phone"), None);
+        assert_eq!(mask("shop", "name"), None, "not tagged");
+    }
 }

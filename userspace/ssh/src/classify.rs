@@ -35,6 +35,8 @@ pub fn command(start: Start<'_>) -> Command {
     Command {
         statement: Arc::new(Statement {
             accesses,
+            shown: Vec::new(),
+            outputs: None,
             // Which words of a command line are secrets only its shell knows.
             shape: None,
             writes: true,

@@ -107,8 +107,9 @@ impl<E: Surroundings, J: Judge + Send + 'static> Intercepted<E, J> {
             (Verdict::Allow, Start::Exec(line)) if command.statement.refusal.is_none() => {
                 line.to_vec()
             }
-            (Verdict::Allow, _) => {
-                // A judge that allows what cannot be read changes nothing.
+            (Verdict::Allow | Verdict::Mask(_), _) => {
+                // A judge that allows what cannot be read changes nothing; and
+                // a command's output has no columns.
                 open.ends(Outcome::Denied);
                 return session.channel_failure(id);
             }

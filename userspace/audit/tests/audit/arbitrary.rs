@@ -40,7 +40,8 @@ fn command() -> impl Strategy<Value = EventKind<'static>> {
     let verdict = prop_oneof![
         Just(VerdictKind::Allow),
         Just(VerdictKind::Deny),
-        Just(VerdictKind::Hold)
+        Just(VerdictKind::Hold),
+        Just(VerdictKind::Mask)
     ];
     (
         (any::<u64>(), verdict, any::<bool>(), any::<bool>()),

@@ -270,6 +270,10 @@ async fn the_documented_questions_have_the_right_answers() {
     writer
         .append(&at(DAY_NS + day + 1, select.event(9, 0)))
         .unwrap();
+    let masked = Decided::masked();
+    writer
+        .append(&at(DAY_NS + day + 2, masked.event(9, 1)))
+        .unwrap();
     let mut sealer = Sealer::new(store, "runner-7");
     let mut reader = spool
         .spool
@@ -286,12 +290,16 @@ async fn the_documented_questions_have_the_right_answers() {
         .collect();
     let answers = [
         // By user: billing's insert and select, report's two selects, its DELETE.
-        "billing\treport\tallow\t2\t0\nreport\treport\tallow\t2\t12\nreport\treport\tdeny\t1\t0\n",
+        "billing\treport\tallow\t2\t0\nreport\treport\tallow\t2\t12\nreport\treport\tdeny\t1\t0\n\
+         report\treport\tmask\t1\t0\n",
         // By resource: the denied DELETE touched nothing.
         "billing\tselect\t1\t2026-11-24 00:00:09.000000000\n\
          report\tselect\t2\t2026-11-25 00:00:00.000000001\n",
         // By time: the first day only.
         "2026-11-24 00:00:00\t4\t1\t250\n",
+        // Tagged columns that were shown.
+        "2026-11-25 00:00:00.000000002\treport\tmask\t\
+         masked: output 2 (Column shop.public.customers.ssn)\n",
         // Refused DELETEs.
         "2026-11-24 00:00:04.000000000\treport\t/usr/bin/psql\tDELETE FROM orders\t\
          lockgate: no policy permits delete on Table shop.public.orders\n",

@@ -108,6 +108,11 @@ fn events() -> Vec<Event<'static>> {
             role: "keeper".into(),
             what: "started".into(),
         },
+        command(
+            3,
+            VerdictKind::Mask,
+            Some("masked: output 1 (Column d.s.t.c)"),
+        ),
     ];
     let event = |(number, kind): (i64, _)| Event {
         time_ns: 1_795_478_400_000_000_000 + number,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use lockgate_audit::{Claims, Event, EventKind, Spool, SpoolSettings, SpoolWriter};
 use lockgate_command::{
-    Access, Command, ConnectionId, Denial, Outcome, PolicyRef, Resource, ResourceKind, Statement,
-    TextId, Ticket, Verb, Verdict, WorkloadName,
+    Access, Command, ConnectionId, Denial, Outcome, PolicyRef, Resource, ResourceKind, Shown,
+    Statement, TextId, Ticket, Verb, Verdict, WorkloadName,
 };
 use lockgate_config::{Mode, Protocol};
 use lockgate_identity::{Ancestor, ExecKey, Executable, Origin};
@@ -168,6 +168,8 @@ impl Decided {
         };
         let statement = Statement {
             accesses: vec![access],
+            shown: Vec::new(),
+            outputs: None,
             shape: Some(shape.into()),
             writes: verb != Verb::Select,
             refusal: None,
@@ -184,6 +186,26 @@ impl Decided {
             verdict,
             policies,
         }
+    }
+
+    /// A SELECT that is allowed, and shows one column masked.
+    pub fn masked() -> Self {
+        let mut masked = Self::new(
+            Verb::Select,
+            "customers",
+            "SELECT id, ssn FROM customers",
+            true,
+        );
+        let path = ["shop", "public", "customers", "ssn"];
+        let shown = Shown {
+            output: 1,
+            column: Resource::new(ResourceKind::Column, path),
+        };
+        let statement = Arc::make_mut(&mut masked.command.statement);
+        statement.shown = vec![shown.clone()];
+        statement.outputs = Some(2);
+        masked.verdict = Verdict::Mask(Arc::new([shown]));
+        masked
     }
 
     pub fn event(&self, connection: u64, ticket: u64) -> Event<'_> {

@@ -261,7 +261,7 @@ impl Session {
         let prepared = Prepared { text, analysis };
         match self.judge.preview(&resolved.statement) {
             Verdict::Allow => self.relay.allow_parse(prepared, &mut self.server.output),
-            Verdict::Deny(_) | Verdict::Hold(_) => {
+            Verdict::Deny(_) | Verdict::Hold(_) | Verdict::Mask(_) => {
                 let command = whole(&resolved.statement, text);
                 let (ticket, verdict) = self.judge(&command).await?;
                 match verdict {
@@ -347,9 +347,12 @@ impl Session {
             }
             let analysis = bound.analysis.clone();
             let resolved = self.meaning(&analysis).await?;
-            if let Verdict::Deny(why) | Verdict::Hold(why) = self.judge.preview(&resolved.statement)
-            {
-                denial = Some(why);
+            denial = match self.judge.preview(&resolved.statement) {
+                Verdict::Allow => None,
+                Verdict::Deny(why) | Verdict::Hold(why) => Some(why),
+                Verdict::Mask(_) => Some(Arc::new(unmaskable())),
+            };
+            if denial.is_some() {
                 break;
             }
         }
@@ -379,13 +382,17 @@ impl Session {
                 let settings = self.settings.clone();
                 self.copying = Some(Bound { analysis, settings });
             }
-            Verdict::Deny(denial) | Verdict::Hold(denial) => {
-                self.copying = None;
-                let (text, nonce) = refusal_of(&denial);
-                self.relay.fail_copy(text, nonce, &mut self.server.output);
-            }
+            Verdict::Deny(denial) | Verdict::Hold(denial) => self.end_copy(&denial),
+            // Nothing comes back of it that could be masked.
+            Verdict::Mask(_) => self.end_copy(&unmaskable()),
         }
         Ok(())
+    }
+
+    fn end_copy(&mut self, denial: &Denial) {
+        self.copying = None;
+        let (text, nonce) = refusal_of(denial);
+        self.relay.fail_copy(text, nonce, &mut self.server.output);
     }
 
     fn function_call(&mut self) {
@@ -420,7 +427,7 @@ impl Session {
         // that would mean the same at the server.
         let denial = match ruling.verdict {
             Verdict::Deny(denial) | Verdict::Hold(denial) => denial,
-            Verdict::Allow => Arc::new(Denial {
+            Verdict::Allow | Verdict::Mask(_) => Arc::new(Denial {
                 message: format!("lockgate: refused: {construct}"),
                 hint: hint.into(),
                 policies: Vec::new(),
@@ -452,6 +459,7 @@ impl Session {
             Verdict::Allow => Ok(()),
             // People are not asked yet, so there is nobody to wait for.
             Verdict::Deny(denial) | Verdict::Hold(denial) => Err(denial),
+            Verdict::Mask(_) => Err(Arc::new(unmaskable())),
         };
         Ok((ruling.ticket.0, verdict))
     }
@@ -684,6 +692,7 @@ async fn decide_settings(
     match judge.preview(&resolved.statement) {
         Verdict::Allow => Ok(()),
         Verdict::Deny(denial) | Verdict::Hold(denial) => Err(StartupError::Denied(denial)),
+        Verdict::Mask(_) => Err(StartupError::Denied(Arc::new(unmaskable()))),
     }
 }
 
@@ -725,6 +734,16 @@ fn whole(statement: &Arc<Statement>, text: TextId) -> Command {
         statement: statement.clone(),
         text,
         digest: text.digest,
+    }
+}
+
+/// For a result whose values may only be seen masked, where that cannot be done.
+fn unmaskable() -> Denial {
+    Denial {
+        message: "lockgate: refused: the result shows values that may only be seen masked".into(),
+        hint: "leave the tagged columns out of the result, or ask for `view` on them".into(),
+        policies: Vec::new(),
+        access: None,
     }
 }
 
