@@ -1,34 +1,39 @@
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lockgate_audit::{
-    Event, EventKind, SealError, Sealer, SegmentName, Spool, SpoolError, SpoolReader,
-    SpoolSettings, SpoolWriter, Store,
-};
+use lockgate_audit::{Sealer, Spool, SpoolSettings, Store};
 use lockgate_config::Audit;
 use lockgate_ipc::SegmentId;
 use serde::Serialize;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use crate::attested::Generation;
-
+mod intake;
+mod sealing;
 mod shipping;
 
+use intake::Intake;
+pub(crate) use intake::Writer;
+use sealing::Sealing;
 pub(crate) use shipping::ship;
 
 /// How often open segments are looked at.
 const FOLLOW: Duration = Duration::from_millis(50);
 
-/// Events sealed in one transaction.
-const SEALED_AT_ONCE: usize = 4096;
+/// Nice value of the thread that seals while there is room: the commands of
+/// clients come first.
+const PATIENT: i32 = 19;
 
 /// The record: hands out spool segments, seals what is in them into the store.
-/// A thread of its own does it, since it waits for the disk.
+///
+/// Two threads of its own do it, since they wait for the disk. One hands out
+/// segments, at once. The other seals, with whatever processor time nobody else
+/// wants; when half of the spool waits for it, the first one helps.
 pub(crate) struct Record {
     orders: Sender<Order>,
     numbers: Arc<Mutex<Numbers>>,
@@ -68,17 +73,9 @@ enum Order {
     Finish(oneshot::Sender<()>),
 }
 
-/// Who writes a stream: a worker of one proxy. A proxy that is started anew is
-/// another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Writer {
-    pub(crate) generation: Generation,
-    pub(crate) worker: u32,
-}
-
 impl Record {
     /// Opens spool and store in `state_dir` and begins to seal what is left
-    /// there from before. The receiver is closed if the sealing thread ends:
+    /// there from before. The receiver is closed if one of the threads ends:
     /// nothing is recorded then, so keeper must end as well.
     pub(crate) fn start(
         state_dir: &Path,
@@ -88,25 +85,27 @@ impl Record {
     ) -> anyhow::Result<(Self, oneshot::Receiver<()>)> {
         let spool = Spool::open(&state_dir.join("spool"), boot, bounds(audit))?;
         let store = Store::open(&store_path(state_dir))?;
-        let (orders, inbox) = channel();
         let numbers = Arc::new(Mutex::new(Numbers::default()));
-        let mut sealing = Sealing {
-            spool,
-            sealer: Sealer::new(store, host),
-            readers: HashMap::new(),
-            streams: HashMap::new(),
-            own: None,
-            finishing: None,
+        let shared = Arc::new(Shared {
+            intake: Mutex::new(Intake::new(spool)),
+            sealing: Mutex::new(Sealing::new(Sealer::new(store, host))),
             numbers: numbers.clone(),
-        };
+            pressing: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
+        });
+        let sealing = shared.clone();
+        let sealer = std::thread::Builder::new()
+            .name("seal".into())
+            .spawn(move || sealing.seal_patiently())?;
+        let (orders, inbox) = channel();
         let (alive, ended) = oneshot::channel();
         std::thread::Builder::new()
-            .name("seal".into())
+            .name("record".into())
             .spawn(move || {
                 let _alive = alive;
-                let finishing = sealing.run(&inbox);
+                let finishing = shared.take_orders(&inbox, sealer);
                 // Spool and store are free for the next keeper before it is said.
-                drop(sealing);
+                drop(shared);
                 if let Some(finishing) = finishing {
                     // Who waits may have been ended.
                     let _ = finishing.send(());
@@ -118,7 +117,7 @@ impl Record {
     /// A fresh segment for `writer`.
     pub(crate) async fn segment(&self, writer: Writer) -> Result<(SegmentId, OwnedFd), String> {
         let (answer, waits) = oneshot::channel();
-        let gone = || "the thread that seals the record has ended".to_owned();
+        let gone = || "the thread that keeps the record has ended".to_owned();
         self.orders
             .send(Order::Segment { writer, answer })
             .map_err(|_| gone())?;
@@ -175,190 +174,110 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-struct Sealing {
-    spool: Spool,
-    sealer: Sealer,
-    readers: HashMap<SegmentName, SpoolReader>,
-    /// Stream and next index of each writer.
-    streams: HashMap<Writer, (u32, u32)>,
-    /// keeper's own events.
-    own: Option<(SpoolWriter, u32, u32)>,
-    finishing: Option<oneshot::Sender<()>>,
+struct Shared {
+    intake: Mutex<Intake>,
+    /// Held while something is sealed. Whoever holds it may lock `intake`, for
+    /// a moment; never the other way round.
+    sealing: Mutex<Sealing>,
     numbers: Arc<Mutex<Numbers>>,
+    /// The patient thread is to leave `sealing` to the other one.
+    pressing: AtomicBool,
+    ending: AtomicBool,
 }
 
-impl Sealing {
-    /// Until keeper ends. Returns who waits for that.
-    fn run(&mut self, inbox: &Receiver<Order>) -> Option<oneshot::Sender<()>> {
-        loop {
-            match inbox.recv_timeout(FOLLOW) {
-                Ok(order) => self.obey(order),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return None,
-            }
-            while let Ok(order) = inbox.try_recv() {
-                self.obey(order);
-            }
-            let result = self.round();
-            let error = result.err().map(|why| format!("{why:#}"));
-            let mut numbers = lock(&self.numbers);
-            if numbers.error != error {
-                match &error {
-                    Some(error) => tracing::error!(%error, "the record cannot be sealed"),
-                    None => tracing::info!("the record is sealed again"),
-                }
-            }
-            numbers.error = error;
-            drop(numbers);
-            if self.finishing.is_some() {
-                return self.finishing.take();
+impl Shared {
+    /// Seals until keeper ends.
+    fn seal_patiently(&self) {
+        // The first argument of setpriority(2) is the calling thread's.
+        if let Err(error) = rustix::process::setpriority_process(None, PATIENT) {
+            tracing::warn!(%error, "sealing competes with the commands of clients");
+        }
+        while !self.ending.load(Ordering::Acquire) {
+            if self.pressing.load(Ordering::Acquire) || !self.seal(true) {
+                std::thread::sleep(FOLLOW);
             }
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    /// Until keeper ends, or the other thread does. Returns who waits for that.
+    fn take_orders(
+        &self,
+        inbox: &Receiver<Order>,
+        sealer: JoinHandle<()>,
+    ) -> Option<oneshot::Sender<()>> {
+        let finishing = loop {
+            match inbox.recv_timeout(FOLLOW) {
+                Ok(Order::Finish(answer)) => break Some(answer),
+                Ok(order) => self.obey(order),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break None,
+            }
+            // A spool that cannot be asked says why in the next round.
+            let pressing = lock(&self.intake).is_pressing().unwrap_or(true);
+            self.pressing.store(pressing, Ordering::Release);
+            if pressing {
+                self.seal(true);
+            }
+            if sealer.is_finished() {
+                break None;
+            }
+        };
+        self.ending.store(true, Ordering::Release);
+        // It may have panicked; then it has ended all the same.
+        let _ = sealer.join();
+        if finishing.is_some() {
+            lock(&self.intake).close();
+            self.seal(false);
+        }
+        finishing
+    }
+
+    fn obey(&self, order: Order) {
         match order {
             Order::Segment { writer, answer } => {
-                let result = self.create(writer).map_err(|why| why.to_string());
+                let result = lock(&self.intake).create(writer);
                 // A proxy that ended meanwhile leaves an empty segment, which
                 // is removed when nobody has it.
-                let _ = answer.send(result);
+                let _ = answer.send(result.map_err(|why| why.to_string()));
             }
-            Order::Bounds(bounds) => self.spool.set_bounds(bounds),
+            Order::Bounds(bounds) => lock(&self.intake).spool.set_bounds(bounds),
             Order::Note(what) => {
-                if let Err(error) = self.note(&what) {
+                if let Err(error) = lock(&self.intake).note(&what) {
                     tracing::error!(%error, %what, "an event of the agent is not in the record");
                 }
             }
-            Order::Finish(answer) => {
-                self.own = None;
-                self.finishing = Some(answer);
-            }
+            // Ends the loop that obeys.
+            Order::Finish(_) => {}
         }
     }
 
-    fn create(&mut self, writer: Writer) -> Result<(SegmentId, OwnedFd), SpoolError> {
-        let (stream, index) = match self.streams.get(&writer) {
-            Some(next) => *next,
-            None => (self.spool.new_stream()?, 0),
-        };
-        let fd = self.spool.create(stream, index)?;
-        // Only writers of the newest proxy ask again.
-        self.streams
-            .retain(|known, _| known.generation == writer.generation);
-        self.streams.insert(writer, (stream, index + 1));
-        Ok((SegmentId { stream, index }, fd))
-    }
-
-    fn note(&mut self, what: &str) -> Result<(), SpoolError> {
-        let kind = EventKind::Agent {
-            role: "keeper".into(),
-            what: what.to_owned(),
-        };
-        let event = Event::now(None, kind);
-        let (stream, next) = match &mut self.own {
-            Some((writer, stream, next)) => match writer.append(&event) {
-                Err(SpoolError::Full) => (*stream, *next),
-                result => return result.map(|_| ()),
-            },
-            None => (self.spool.new_stream()?, 0),
-        };
-        let fd = self.spool.create(stream, next)?;
-        let mut writer = SpoolWriter::open(fd.into())?;
-        writer.append(&event)?;
-        self.own = Some((writer, stream, next + 1));
-        Ok(())
-    }
-
-    /// Seals what there is, and removes segments that are done.
-    fn round(&mut self) -> anyhow::Result<()> {
-        let mut sealed = 0;
-        let mut waiting_stream = None;
-        for name in self.spool.segments()? {
-            // A later segment of a stream waits for the one before.
-            if waiting_stream == Some(name.stream) {
-                continue;
-            }
-            match self.seal(name) {
-                Ok((events, done)) => {
-                    sealed += events;
-                    if done {
-                        self.readers.remove(&name);
-                        self.spool.remove(name)?;
-                    } else {
-                        waiting_stream = Some(name.stream);
-                    }
-                }
-                Err(Trouble::Damaged(why)) => {
-                    self.readers.remove(&name);
-                    let path = self.spool.set_aside(name)?;
-                    let what = format!(
-                        "a spool segment is damaged ({why}) and was set aside as {}",
-                        path.display()
-                    );
-                    tracing::error!(%what);
-                    lock(&self.numbers).damaged += 1;
-                    self.note(&what)?;
-                }
-                Err(Trouble::Later(error)) => return Err(error),
-            }
-        }
-        let fullness = self.spool.fullness()?;
-        let stored = match sealed {
-            0 => None,
-            _ => Some(self.sealer.store().events()?),
-        };
+    /// One round, or one step of it: whether there is more.
+    fn seal(&self, step_only: bool) -> bool {
+        let result = lock(&self.sealing).round(&self.intake, step_only);
         let mut numbers = lock(&self.numbers);
-        numbers.sealed += sealed;
-        numbers.spool_segments = fullness.segments;
-        numbers.spool_max_segments = fullness.max_segments;
-        numbers.spool_bytes = fullness.bytes;
-        if let Some(stored) = stored {
-            numbers.stored = stored;
-        }
-        Ok(())
-    }
-
-    /// How many events were sealed, and whether the segment is done.
-    fn seal(&mut self, name: SegmentName) -> Result<(u64, bool), Trouble> {
-        let later = |why: SpoolError| Trouble::Later(why.into());
-        // Asked before the last read: what is read after a no is all there is.
-        let finished = !self.spool.has_writer(name).map_err(later)?;
-        if !self.readers.contains_key(&name) {
-            let reader = match self.spool.reader(name) {
-                Ok(reader) => reader,
-                Err(SpoolError::Read(why)) => return Err(Trouble::Damaged(why.to_string())),
-                Err(why) => return Err(later(why)),
-            };
-            self.readers.insert(name, reader);
-        }
-        let Some(reader) = self.readers.get_mut(&name) else {
-            return Ok((0, false));
-        };
-        let mut events = 0;
-        loop {
-            match self.sealer.seal(reader, SEALED_AT_ONCE) {
-                Ok(sealed) => {
-                    events += sealed.events;
-                    if sealed.caught_up {
-                        break;
-                    }
+        let mut more = false;
+        let error = match result {
+            Ok(round) => {
+                more = round.more;
+                numbers.sealed += round.sealed;
+                numbers.damaged += round.damaged;
+                numbers.spool_segments = round.fullness.segments;
+                numbers.spool_max_segments = round.fullness.max_segments;
+                numbers.spool_bytes = round.fullness.bytes;
+                if let Some(stored) = round.stored {
+                    numbers.stored = stored;
                 }
-                // What stands before the damage is sealed.
-                Err(SealError::Read(why)) => return Err(Trouble::Damaged(why.to_string())),
-                Err(SealError::Store(why)) => return Err(Trouble::Later(why.into())),
+                None
+            }
+            Err(why) => Some(format!("{why:#}")),
+        };
+        if numbers.error != error {
+            match &error {
+                Some(error) => tracing::error!(%error, "the record cannot be sealed"),
+                None => tracing::info!("the record is sealed again"),
             }
         }
-        if finished {
-            reader
-                .check_tail()
-                .map_err(|why| Trouble::Damaged(why.to_string()))?;
-        }
-        Ok((events, finished))
+        numbers.error = error;
+        more
     }
-}
-
-enum Trouble {
-    Damaged(String),
-    Later(anyhow::Error),
 }

@@ -110,7 +110,7 @@ impl Service {
             let received = tokio::select! {
                 received = self.parent.receive::<Order>() => received,
                 () = ended(&mut self.record_ended) => {
-                    bail!("the thread that seals the record has ended");
+                    bail!("a thread that keeps the record has ended");
                 }
             };
             let (order, fd) = match received {

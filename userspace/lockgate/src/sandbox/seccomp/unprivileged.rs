@@ -140,7 +140,7 @@ const ALWAYS: &[i64] = &[
 ];
 
 /// keeper's own: files below its state folder (by Landlock), clients of the
-/// metrics endpoint, memory that is not swapped.
+/// metrics endpoint, memory that is not swapped, the priority of its threads.
 pub(super) const KEEPER: &[i64] = &[
     libc::SYS_accept4,
     libc::SYS_faccessat,
@@ -159,6 +159,7 @@ pub(super) const KEEPER: &[i64] = &[
     libc::SYS_readlinkat,
     libc::SYS_renameat,
     libc::SYS_renameat2,
+    libc::SYS_setpriority,
     libc::SYS_sysinfo,
     libc::SYS_unlinkat,
     libc::SYS_utimensat,
