@@ -246,24 +246,20 @@ fn clickhouse_away_loses_nothing() {
         .unwrap();
 }
 
-#[test]
-fn a_full_spool_refuses_and_goes_on_when_there_is_room() {
-    let postgres = Postgres::start(&PostgresConfig::default()).unwrap();
-    let mut config = stage::config(&postgres, "");
-    config.audit = "segment_mib = 1\nmax_segments = 4".into();
-    let stage = Stage::over(Agent::start(&config).unwrap(), postgres);
-    // keeper is stopped, so that nothing is sealed and room runs out.
+/// Asks again and again once `fills` was done, until it is refused; does
+/// `mends`, and asks until it is answered. Returns the refusal, and how many
+/// rows the server then has.
+fn until_full(stage: &Stage, fills: impl FnOnce(), mends: impl FnOnce()) -> (String, String) {
     let program = r#"
 import os, time
 c = psycopg.connect(dsn, autocommit=True)
 print(c.execute("select 1").fetchone()[0], flush=True)
 sys.stdin.readline()
-done, text = 0, "select item from orders where item = '" + "x" * 30000 + "' and id = "
+done, text = 0, "select item from orders where item = 'x' and id = "
 try:
-    for i in range(20000): c.execute(text + str(i)); done += 1
+    for i in range(200000): c.execute(text + str(i)); done += 1
     print("never full")
-except psycopg.Error as e: print(e.sqlstate, str(e).splitlines()[0])
-print("refused after", done, flush=True)
+except psycopg.Error as e: print(e.sqlstate, str(e).splitlines()[0], "after", done, flush=True)
 sys.stdin.readline()
 deadline = time.time() + 20
 while True:
@@ -290,19 +286,91 @@ while True:
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()))
         .map(Result::unwrap);
     assert_eq!(lines.next().unwrap(), "1");
-    let keeper = stage.agent.pid("keeper").unwrap();
-    sh(&format!("kill -STOP {keeper}")).unwrap();
+    fills();
     std::io::Write::write_all(&mut stdin, b"\n").unwrap();
     let error = lines.next().unwrap();
-    let after = lines.next().unwrap();
-    sh(&format!("kill -CONT {keeper}")).unwrap();
+    mends();
     std::io::Write::write_all(&mut stdin, b"\n").unwrap();
-    let rest: Vec<String> = lines.collect();
+    let rows = lines.next().unwrap();
     child.wait().unwrap();
-    assert!(error.contains("lockgate"), "{error}; {after}");
-    assert_eq!(rest, ["10"], "{error}; {after}");
     let verified = stage.agent.lockgate(&["audit", "verify"]).unwrap();
     assert!(verified.ok(), "{verified:?}");
+    (error, rows)
+}
+
+#[test]
+fn a_full_spool_refuses_and_goes_on_when_there_is_room() {
+    let postgres = Postgres::start(&PostgresConfig::default()).unwrap();
+    let mut config = stage::config(&postgres, "");
+    config.audit = "segment_mib = 1\nmax_segments = 4".into();
+    let stage = Stage::over(Agent::start(&config).unwrap(), postgres);
+    // keeper is stopped, so that nothing is sealed and room runs out.
+    let keeper = stage.agent.pid("keeper").unwrap();
+    let (error, rows) = until_full(
+        &stage,
+        || drop(sh(&format!("kill -STOP {keeper}")).unwrap()),
+        || drop(sh(&format!("kill -CONT {keeper}")).unwrap()),
+    );
+    assert!(error.contains("lockgate"), "{error}");
+    assert_eq!(rows, "10", "{error}");
+}
+
+/// A small file system of its own for the state of an agent.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn mount(at: std::path::PathBuf, mib: u32) -> Self {
+        std::fs::create_dir_all(&at).unwrap();
+        sh(&format!(
+            "mount -t tmpfs -o size={mib}m,mode=755 tmpfs {}",
+            at.display()
+        ))
+        .unwrap();
+        Self(at)
+    }
+
+    fn fill(&self) {
+        // To the last byte; dd then ends with an error, as it is meant to.
+        let filler = self.0.join("filler");
+        let script = format!("dd if=/dev/zero of={} bs=4k || true", filler.display());
+        sh(&script).unwrap();
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = sh(&format!("umount -l {}", self.0.display()));
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
+    let postgres = Postgres::start(&PostgresConfig::default()).unwrap();
+    let mut config = stage::config(&postgres, "");
+    config.audit = "segment_mib = 1\nmax_segments = 32".into();
+    let mut agent = Agent::prepare(&config).unwrap();
+    let disk = SmallDisk::mount(agent.path("state"), 64);
+    agent.launch().unwrap();
+    let stage = Stage::over(agent, postgres);
+    // Given up before the folder that it is mounted on.
+    let disk = disk;
+    let (error, rows) = until_full(&stage, || disk.fill(), || disk.make_room());
+    assert!(
+        error.starts_with("42501 ") && error.contains("recorded"),
+        "{error}"
+    );
+    assert_eq!(rows, "10", "{error}");
+    // The operator hears of it, and that it is over.
+    stage
+        .agent
+        .wait_until("sealed again", |status| {
+            status["keeper"]["record"]["error"].is_null()
+        })
+        .unwrap();
 }
 
 #[test]
