@@ -9,7 +9,9 @@ cargo xtask build
 install -m 0755 target/release/lockgate /usr/sbin/lockgate
 install -D -m 0644 packaging/lockgate.service /etc/systemd/system/lockgate.service
 install -D -m 0644 packaging/lockgate.sysusers /usr/lib/sysusers.d/lockgate.conf
+install -D -m 0644 packaging/lockgate.tmpfiles /usr/lib/tmpfiles.d/lockgate.conf
 command -v systemd-sysusers >/dev/null && systemd-sysusers
+command -v systemd-tmpfiles >/dev/null && systemd-tmpfiles --create lockgate.conf
 [ -e /etc/lockgate/lockgate.toml ] || lockgate init
 lockgate doctor || true
 echo "edit /etc/lockgate/lockgate.toml, then: systemctl enable --now lockgate"

@@ -18,7 +18,7 @@ pub struct Analysis {
 }
 
 /// What the walk found in the tree.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Facts {
     pub(crate) needs: BTreeSet<Need>,
     /// Every name in the place of a column: last fields, targets, USING.
@@ -243,6 +243,67 @@ mod tests {
             };
             prop_assert_eq!(facts(analysis), facts(same));
         }
+    }
+
+    /// `text` with each literal replaced by `number` or `string`.
+    fn with_others(text: &str, number: &str, string: &str) -> String {
+        let mut places = Vec::new();
+        template::of(text.as_bytes(), &mut Vec::new(), |at| places.push(at));
+        let mut other = String::new();
+        let mut end = 0;
+        for at in places {
+            other.push_str(&text[end..at]);
+            let rest = &text.as_bytes()[at..];
+            if rest[0] == b'\'' {
+                other.push_str(string);
+                end = at + template::quoted(rest, b'\'').expect("it was quoted");
+            } else {
+                other.push_str(number);
+                end = at + rest.iter().take_while(|b| b.is_ascii_digit()).count();
+            }
+        }
+        other + &text[end..]
+    }
+
+    /// Every statement whose needs are written down, with values that have a
+    /// meaning of their own somewhere.
+    #[test]
+    fn what_is_known_of_statements_holds_for_their_templates() {
+        let mut compared = 0;
+        for line in include_str!("../tests/statements.txt").lines() {
+            let Some((text, _)) = line.split_once(" => ") else {
+                continue;
+            };
+            let text = text.replace("\\n", "\n");
+            let analysis = read(&text);
+            if !analysis.is_of_template(text.as_bytes()) {
+                continue;
+            }
+            for (number, string) in [
+                ("0", "''"),
+                ("999999999", "'search_path'"),
+                ("1", "'pg_authid'"),
+                ("25", "'it''s; DROP TABLE t --'"),
+            ] {
+                let other = with_others(&text, number, string);
+                let same = read(&other);
+                assert_eq!(same.refusal, None, "{other}");
+                assert_eq!(analysis.shape, same.shape, "{text}\n{other}");
+                let facts = |analysis: &Analysis| {
+                    let needs = &analysis.facts;
+                    format!(
+                        "{:?}",
+                        Facts {
+                            indifferent: BTreeSet::new(),
+                            ..needs.clone()
+                        }
+                    )
+                };
+                assert_eq!(facts(&analysis), facts(&same), "{text}\n{other}");
+                compared += 1;
+            }
+        }
+        assert!(compared > 100, "only {compared} were compared");
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn is_word(byte: u8) -> bool {
 /// Length of what begins with `quote`, up to the quote that ends it; doubled,
 /// it stands for itself. None where it does not end, or holds what may not be
 /// in it.
-fn quoted(text: &[u8], quote: u8) -> Option<usize> {
+pub(crate) fn quoted(text: &[u8], quote: u8) -> Option<usize> {
     let mut at = 1;
     loop {
         match *text.get(at)? {
