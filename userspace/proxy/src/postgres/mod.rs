@@ -41,12 +41,11 @@ pub(crate) async fn serve(worker: &Rc<Worker>, intercepted: Intercepted, socket:
     let settings = worker.settings();
     let patience = Duration::from_secs(settings.bundle.config.limits.startup_s.into());
     let mut client = None;
-    let begun = tokio::time::timeout(
-        patience,
-        begin(worker, &settings, &intercepted, socket, &mut client),
-    )
-    .await
-    .unwrap_or(Err(StartupError::TooSlow(patience)));
+    // In a box of its own, since it is large and a session lives long.
+    let begin = Box::pin(begin(worker, &settings, &intercepted, socket, &mut client));
+    let begun = tokio::time::timeout(patience, begin)
+        .await
+        .unwrap_or(Err(StartupError::TooSlow(patience)));
     match begun {
         Ok(Some(session)) => session.run().await,
         Ok(None) => {}
