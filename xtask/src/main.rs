@@ -60,6 +60,9 @@ enum Task {
         /// Write the table into docs/benchmarks.md
         #[arg(long)]
         docs: bool,
+        /// Only cases whose name has this in it: prepared.c8, connect, idle …
+        #[arg(long, value_name = "PART", conflicts_with = "docs")]
+        only: Option<String>,
     },
     /// Feed random input to what reads hostile input
     Fuzz {
@@ -100,10 +103,15 @@ fn run(task: Task) -> Result<()> {
             demo::run(keep)
         }
         Task::Test { suite } => suites::run(suite, downloads),
-        Task::Bench { json, quick, docs } => {
+        Task::Bench {
+            json,
+            quick,
+            docs,
+            only,
+        } => {
             dist::build_binary()?;
             downloads.finish()?;
-            bench::run(&bench::Plan::new(quick), json.as_deref(), docs)
+            bench::run(&bench::Plan::new(quick, only), json.as_deref(), docs)
         }
         Task::Fuzz { minutes } => fuzz::run(minutes),
         Task::Dist => dist::run(),

@@ -29,18 +29,25 @@ pub struct Plan {
     pub duration: Duration,
     /// Idle connections to weigh.
     pub idle: u32,
+    /// Only cases whose name has this in it; all without.
+    pub only: Option<String>,
 }
 
 impl Plan {
     /// The whole, or a quick one of about two minutes.
-    pub fn new(quick: bool) -> Self {
+    pub fn new(quick: bool, only: Option<String>) -> Self {
         Self {
             modes: &["simple", "extended", "prepared"],
             clients: if quick { &[1, 8, 32] } else { &[1, 8, 32, 64] },
             rounds: if quick { 2 } else { 5 },
             duration: Duration::from_secs(if quick { 1 } else { 4 }),
             idle: if quick { 100 } else { 200 },
+            only,
         }
+    }
+
+    fn has(&self, case: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| case.contains(only))
     }
 }
 
@@ -51,7 +58,7 @@ pub fn run(plan: &Plan, json: Option<&Path>, docs: bool) -> Result<()> {
 
     // First, while no allocator has kept anything from earlier connections.
     for contender in stand.contenders() {
-        if !contender.pids.is_empty() {
+        if !contender.pids.is_empty() && plan.has("idle") {
             let kib = measure::idle(&stand, contender, plan.idle)
                 .with_context(|| format!("idle connections over {}", contender.name))?;
             report.idle(contender.name, kib);
@@ -61,17 +68,24 @@ pub fn run(plan: &Plan, json: Option<&Path>, docs: bool) -> Result<()> {
         for mode in plan.modes {
             for clients in plan.clients {
                 let case = format!("{mode}.c{clients}");
+                if !plan.has(&case) {
+                    continue;
+                }
                 in_turns(&stand, round, &case, &mut report, |contender| {
                     measure::pgbench(&stand, contender, mode, *clients, plan.duration, false)
                 })?;
             }
         }
-        in_turns(&stand, round, "connect", &mut report, |contender| {
-            measure::pgbench(&stand, contender, "simple", 8, plan.duration, true)
-        })?;
-        in_turns(&stand, round, "copy_out", &mut report, |contender| {
-            measure::copy_out(&stand, contender)
-        })?;
+        if plan.has("connect") {
+            in_turns(&stand, round, "connect", &mut report, |contender| {
+                measure::pgbench(&stand, contender, "simple", 8, plan.duration, true)
+            })?;
+        }
+        if plan.has("copy_out") {
+            in_turns(&stand, round, "copy_out", &mut report, |contender| {
+                measure::copy_out(&stand, contender)
+            })?;
+        }
     }
 
     let table = report.table();
