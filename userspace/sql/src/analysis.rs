@@ -5,8 +5,9 @@ use lockgate_command::Refusal;
 use pg_query::protobuf::ScanToken;
 
 use crate::Reading;
+use crate::lineage::Lineage;
 use crate::names::Need;
-use crate::{prescan, shape, template, walk};
+use crate::{lineage, prescan, shape, template, walk};
 
 /// What one text does, as far as the text alone tells: what it needs, with
 /// names as they are written. See [`crate::resolve`].
@@ -15,6 +16,7 @@ pub struct Analysis {
     pub(crate) shape: Option<Arc<str>>,
     pub(crate) refusal: Option<Refusal>,
     pub(crate) facts: Facts,
+    pub(crate) lineage: Option<Lineage>,
 }
 
 /// What the walk found in the tree.
@@ -48,6 +50,13 @@ pub(crate) struct Facts {
     pub(crate) indifferent: BTreeSet<i32>,
 }
 
+impl Facts {
+    /// Whether the text may touch a column of that name.
+    pub(crate) fn may_touch(&self, column: &str) -> bool {
+        self.all_columns || self.columns.contains(column) || !self.rows.is_disjoint(&self.columns)
+    }
+}
+
 impl Analysis {
     /// The analysis of a text that nobody may run.
     pub fn refused(refusal: Refusal) -> Self {
@@ -55,6 +64,7 @@ impl Analysis {
             shape: None,
             refusal: Some(refusal),
             facts: Facts::default(),
+            lineage: None,
         }
     }
 
@@ -66,10 +76,11 @@ impl Analysis {
     /// Reads `text`. Runs on a parse thread: a deep tree needs a deep stack.
     pub(crate) fn read(text: &[u8], reading: Reading, statement_bytes: usize) -> Self {
         match read(text, reading, statement_bytes) {
-            Ok((facts, shape)) => Self {
+            Ok((facts, lineage, shape)) => Self {
                 shape,
                 refusal: None,
                 facts,
+                lineage,
             },
             Err(refusal) => Self::refused(refusal),
         }
@@ -96,11 +107,12 @@ impl Analysis {
     /// About how many bytes of memory it takes.
     pub(crate) fn memory(&self) -> usize {
         let names = self.facts.needs.len() * 128 + self.facts.columns.len() * 48;
-        size_of::<Self>() + self.shape.as_ref().map_or(0, |shape| shape.len()) + names
+        let lineage = self.lineage.as_ref().map_or(0, |lineage| lineage.memory);
+        size_of::<Self>() + lineage + self.shape.as_ref().map_or(0, |shape| shape.len()) + names
     }
 }
 
-type Read = (Facts, Option<Arc<str>>);
+type Read = (Facts, Option<Lineage>, Option<Arc<str>>);
 
 fn read(text: &[u8], reading: Reading, statement_bytes: usize) -> Result<Read, Refusal> {
     let text = prescan::readable(text, reading, statement_bytes)?;
@@ -108,12 +120,13 @@ fn read(text: &[u8], reading: Reading, statement_bytes: usize) -> Result<Read, R
     prescan::depth(&tokens)?;
     let tree = pg_query::parse(text, 0).map_err(|error| unreadable(&error))?;
     let facts = walk::statements(&tree.protobuf)?;
+    let lineage = lineage::read(&tree.protobuf, &facts);
     let shape = if facts.secret {
         None
     } else {
         shape::of(text, &tokens)
     };
-    Ok((facts, shape))
+    Ok((facts, lineage, shape))
 }
 
 fn scan(text: &str) -> Result<Vec<ScanToken>, Refusal> {
@@ -236,6 +249,7 @@ mod tests {
             let same = read(&other);
             prop_assert_eq!(&same.refusal, &None);
             prop_assert_eq!(&analysis.shape, &same.shape);
+            prop_assert_eq!(&analysis.lineage, &same.lineage);
             let facts = |mut analysis: Analysis| {
                 // Their places move with the lengths of the others.
                 analysis.facts.indifferent.clear();
@@ -289,6 +303,7 @@ mod tests {
                 let same = read(&other);
                 assert_eq!(same.refusal, None, "{other}");
                 assert_eq!(analysis.shape, same.shape, "{text}\n{other}");
+                assert_eq!(analysis.lineage, same.lineage, "{text}\n{other}");
                 let facts = |analysis: &Analysis| {
                     let needs = &analysis.facts;
                     format!(

@@ -58,6 +58,8 @@ pub struct Relation {
 pub struct Column {
     /// Its name.
     pub name: String,
+    /// Whether it is computed from other columns, so that COPY leaves it out.
+    pub generated: bool,
 }
 
 /// A relation, or a column of one, that a view reads.
@@ -172,13 +174,17 @@ impl Catalogue {
             .map(|(place, relation)| (relation.oid, place))
             .collect();
         let mut numbered: HashMap<(u32, u32), String> = HashMap::new();
-        for (oid, number, name) in read("columns", columns, |row| {
-            let [oid, position, name] = texts(row)?;
-            Ok((number(oid)?, number(position)?, name.to_owned()))
+        for (oid, number, column) in read("columns", columns, |row| {
+            let [oid, position, name, generated] = texts(row)?;
+            let column = Column {
+                name: name.to_owned(),
+                generated: truth(generated)?,
+            };
+            Ok((number(oid)?, number(position)?, column))
         })? {
-            numbered.insert((oid, number), name.clone());
+            numbered.insert((oid, number), column.name.clone());
             if let Some(place) = places.get(&oid) {
-                found[*place].columns.push(Column { name });
+                found[*place].columns.push(column);
             }
         }
         for (view, relation, column, whole_rows) in read("dependencies", dependencies, |row| {
@@ -302,8 +308,28 @@ impl Catalogue {
         schemas_of(&self.others.collations, name)
     }
 
+    /// The relation, its parents and its children, all the way.
+    pub(crate) fn relatives<'a>(&'a self, relation: &'a Relation) -> Vec<&'a Relation> {
+        let mut found = vec![relation];
+        let mut at = 0;
+        while at < found.len() {
+            let here = found[at];
+            at += 1;
+            let parents = here
+                .parents
+                .iter()
+                .filter_map(|oid| self.relation_by_oid(*oid));
+            for other in parents.chain(self.children(here.oid)) {
+                if !found.iter().any(|known| known.oid == other.oid) {
+                    found.push(other);
+                }
+            }
+        }
+        found
+    }
+
     /// Partitions and children, direct ones.
-    pub(crate) fn children(&self, oid: u32) -> impl Iterator<Item = &Relation> {
+    fn children(&self, oid: u32) -> impl Iterator<Item = &Relation> {
         self.children
             .get(&oid)
             .into_iter()

@@ -17,6 +17,7 @@ mod analyser;
 mod analysis;
 mod builtin;
 mod catalogue;
+mod lineage;
 mod names;
 mod prescan;
 mod reading;

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use lockgate_command::{Access, Refusal, Resource, ResourceKind, Statement, Verb};
 
 use crate::analysis::{Analysis, Facts};
+use crate::builtin::{function_class, is_type};
 use crate::catalogue::{Catalogue, Relation, is_system};
+use crate::lineage::Lineage;
 use crate::names::{Name, Need};
 use crate::tags::{Tags, view};
 
 mod code;
+mod exact;
 mod system_relations;
 
 /// What unqualified names mean in a session.
@@ -50,8 +53,8 @@ pub struct Effects {
     /// The catalogue is another one afterwards; the caller reads it anew
     /// before the next decision.
     pub catalogue_changes: bool,
-    /// A relation with a tagged column is touched: texts of the server's
-    /// errors may show its values.
+    /// A relation with a tagged column is touched, or code that may do so runs:
+    /// texts of the server's errors may show its values.
     pub touches_tagged_relation: bool,
     /// It gives a prepared statement a name in SQL: names of the protocol's
     /// Parse are the same names, and may stand for another text afterwards.
@@ -86,12 +89,26 @@ pub fn resolve(
         resolver.finish(analysis)
     };
     let resolution = resolved(&session.search_path);
+    // By name, a tagged column is seen wherever it may be touched. Where its way
+    // to the result is certain, that says what is needed.
+    if resolution.needs_view()
+        && let Some(exact) = exact::resolve(analysis, catalogue, session, tags)
+    {
+        return exact;
+    }
     // A function that one statement of several calls can change what names
     // mean in the next one.
     if analysis.facts.several && resolution.effects.names_change {
         return resolved(&SearchPath::Unknown);
     }
     resolution
+}
+
+impl Resolved {
+    fn needs_view(&self) -> bool {
+        let accesses = &self.statement.accesses;
+        accesses.iter().any(|access| access.verb == Verb::View)
+    }
 }
 
 fn statement(analysis: &Analysis, accesses: Vec<Access>) -> Statement {
@@ -124,8 +141,10 @@ struct Resolver<'a> {
     path: &'a SearchPath,
     tags: &'a Tags,
     facts: &'a Facts,
-    /// Whether the text may mean whole rows of what it names.
-    whole_rows: bool,
+    /// What says how tagged columns are touched, better than their names do.
+    lineage: Option<&'a Lineage>,
+    /// Whether a field may be a function of its whole row: `t.row_to_json`.
+    row_functions: bool,
     accesses: Vec<Access>,
     seen: HashSet<Access>,
     effects: Effects,
@@ -145,7 +164,11 @@ impl<'a> Resolver<'a> {
             path,
             tags,
             facts,
-            whole_rows: facts.all_columns || !facts.rows.is_disjoint(&facts.columns),
+            lineage: None,
+            row_functions: facts
+                .needs
+                .iter()
+                .any(|need| matches!(need, Need::Attribute(name) if takes_rows(catalogue, name))),
             accesses: Vec::new(),
             seen: HashSet::new(),
             effects: Effects {
@@ -202,6 +225,8 @@ impl<'a> Resolver<'a> {
         // What runs somebody's code can change every setting of the session.
         if matches!(verb, Verb::Call | Verb::Code | Verb::Opaque) {
             self.effects.names_change = true;
+            // And read every table.
+            self.effects.touches_tagged_relation |= !self.tags.is_empty();
         }
         let access = Access::new(verb, resource);
         if self.seen.insert(access.clone()) {
@@ -292,20 +317,13 @@ impl<'a> Resolver<'a> {
                 None if is_system(schema) => self.system_relation(verb, schema, &name.name),
                 None => {
                     self.table(verb, schema, &name.name);
-                    self.tagged_by_name(Some(schema), &name.name);
+                    self.tagged_by_name(verb, Some(schema), &name.name);
                 }
             },
-            (None, SearchPath::Known(path)) => {
-                let system = Some("pg_catalog").filter(|_| !path.iter().any(|s| s == "pg_catalog"));
-                let path = system.into_iter().chain(path.iter().map(String::as_str));
-                let first = path
-                    .filter_map(|schema| catalogue.relation(schema, &name.name))
-                    .next();
-                match first {
-                    Some(relation) => self.found(verb, relation),
-                    None => self.not_found(verb, &name.name),
-                }
-            }
+            (None, SearchPath::Known(path)) => match found_on(catalogue, path, &name.name) {
+                Some(relation) => self.found(verb, relation),
+                None => self.not_found(verb, &name.name),
+            },
             (None, SearchPath::Unknown) => {
                 let mut any = false;
                 for relation in catalogue.named(&name.name) {
@@ -321,25 +339,25 @@ impl<'a> Resolver<'a> {
 
     fn not_found(&mut self, verb: Verb, name: &str) {
         self.table(verb, UNKNOWN, name);
-        self.tagged_by_name(None, name);
+        self.tagged_by_name(verb, None, name);
     }
 
     /// A name that the catalogue does not have may be new there; its tags count
     /// all the same.
-    fn tagged_by_name(&mut self, schema: Option<&str>, name: &str) {
+    fn tagged_by_name(&mut self, verb: Verb, schema: Option<&str>, name: &str) {
         let tags = self.tags;
         for of in tags
             .schemas_of(name)
             .filter(|of| schema.is_none_or(|schema| schema == *of))
         {
-            self.tagged(of, name, false);
+            self.tagged(verb, of, name);
         }
     }
 
     fn system_relation(&mut self, verb: Verb, schema: &str, name: &str) {
         match verb {
             // The server shows everybody but that column.
-            Verb::Select if name == "pg_subscription" && !self.may_touch("subconninfo") => {
+            Verb::Select if name == "pg_subscription" && !self.facts.may_touch("subconninfo") => {
                 self.table(Verb::Describe, schema, name);
             }
             Verb::Select => self.table(system_relations::reading(schema, name), schema, name),
@@ -348,11 +366,6 @@ impl<'a> Resolver<'a> {
                 self.add(Verb::System, Resource::target());
             }
         }
-    }
-
-    /// Whether the text may touch a column of that name.
-    fn may_touch(&self, column: &str) -> bool {
-        self.whole_rows || self.facts.columns.contains(column)
     }
 
     fn found(&mut self, verb: Verb, relation: &'a Relation) {
@@ -387,40 +400,27 @@ impl<'a> Resolver<'a> {
             beneath.extend(below.filter_map(|oid| self.catalogue.relation_by_oid(oid)));
         }
         if !self.tags.is_empty() {
-            // Another name for the relation or the column would lose the tag.
-            let renames = verb == Verb::Alter;
-            for part in self.relatives(relation) {
-                self.tagged(&part.schema, &part.name, renames);
+            for part in self.catalogue.relatives(relation) {
+                self.tagged(verb, &part.schema, &part.name);
             }
             self.tagged_beneath(relation);
         }
     }
 
-    /// The relation, its parents and its children, all the way.
-    fn relatives(&self, relation: &'a Relation) -> Vec<&'a Relation> {
-        let mut found = vec![relation];
-        let mut at = 0;
-        while at < found.len() {
-            let here = found[at];
-            at += 1;
-            let parents = here
-                .parents
-                .iter()
-                .filter_map(|oid| self.catalogue.relation_by_oid(*oid));
-            for other in parents.chain(self.catalogue.children(here.oid)) {
-                if !found.iter().any(|known| known.oid == other.oid) {
-                    found.push(other);
-                }
-            }
-        }
-        found
-    }
-
-    fn tagged(&mut self, schema: &str, name: &str, all: bool) {
+    fn tagged(&mut self, verb: Verb, schema: &str, name: &str) {
         let (database, tags) = (self.database, self.tags);
         for column in tags.of(database, schema, name) {
             self.effects.touches_tagged_relation = true;
-            if all || self.may_touch(column) {
+            let touched = match self.lineage {
+                // Another name for the relation or the column would lose the tag.
+                _ if verb == Verb::Alter => true,
+                Some(lineage) => match lineage.left_to_names(verb, self.facts) {
+                    Some(rest) => self.row_functions || rest.may_touch(column),
+                    None => false,
+                },
+                None => self.row_functions || self.facts.may_touch(column),
+            };
+            if touched {
                 self.push(view(database, schema, name, column));
             }
         }
@@ -440,7 +440,7 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             beneath.extend(&of.dependencies);
-            for relative in self.relatives(of) {
+            for relative in self.catalogue.relatives(of) {
                 for column in tags.of(database, &relative.schema, &relative.name) {
                     self.effects.touches_tagged_relation = true;
                     if part.whole_rows || part.column.as_deref() == Some(column) {
@@ -479,6 +479,22 @@ impl<'a> Resolver<'a> {
         let path = [self.database, plain(schema), name];
         self.add(verb, Resource::new(ResourceKind::Function, path));
     }
+}
+
+/// Whether a function of that name may be applied to a row. No type's name
+/// makes such a function: rows are not converted by them.
+fn takes_rows(catalogue: &Catalogue, name: &str) -> bool {
+    let built_in = function_class(name).is_some() && !is_type(name);
+    built_in || catalogue.functions(name).next().is_some()
+}
+
+/// What an unqualified name of a relation means. pg_catalog comes first, unless
+/// the path has it elsewhere.
+fn found_on<'a>(catalogue: &'a Catalogue, path: &[String], name: &str) -> Option<&'a Relation> {
+    let system = Some("pg_catalog").filter(|_| !path.iter().any(|s| s == "pg_catalog"));
+    let path = system.into_iter().chain(path.iter().map(String::as_str));
+    path.filter_map(|schema| catalogue.relation(schema, name))
+        .next()
 }
 
 /// The schema of what no schema is known to have. No real one is called so

@@ -59,6 +59,16 @@ pub(crate) fn statements(tree: &ParseResult) -> Result<Facts, Refusal> {
     Ok(all)
 }
 
+/// What one statement needs.
+pub(crate) fn statement(statement: NodeEnum) -> Result<Facts, Refusal> {
+    let mut walk = Walk::default();
+    Node {
+        node: Some(statement),
+    }
+    .visit(&mut walk)?;
+    Ok(walk.facts)
+}
+
 impl Facts {
     fn take(&mut self, other: Facts) {
         let Facts {
@@ -241,13 +251,13 @@ impl Walk {
     }
 }
 
-fn name(schema: &str, name: &str) -> Name {
+pub(crate) fn name(schema: &str, name: &str) -> Name {
     Name::new(Some(schema).filter(|schema| !schema.is_empty()), name)
 }
 
 /// A name from its parts. A database in front is dropped: PostgreSQL refuses
 /// any but the current one there.
-fn qualified(parts: &[Node]) -> Result<Name, Refusal> {
+pub(crate) fn qualified(parts: &[Node]) -> Result<Name, Refusal> {
     let parts = strings(parts)?;
     match parts[..] {
         [name] => Ok(Name::new(None, name)),
@@ -263,7 +273,7 @@ fn strings(nodes: &[Node]) -> Result<Vec<&str>, Refusal> {
     nodes.iter().map(string).collect()
 }
 
-fn string(node: &Node) -> Result<&str, Refusal> {
+pub(crate) fn string(node: &Node) -> Result<&str, Refusal> {
     match &node.node {
         Some(NodeEnum::String(string)) => Ok(&string.sval),
         _ => Err(refusal(
@@ -274,7 +284,7 @@ fn string(node: &Node) -> Result<&str, Refusal> {
 }
 
 /// The items of a list, or the node as the only one.
-fn items(node: &Node) -> &[Node] {
+pub(crate) fn items(node: &Node) -> &[Node] {
     match &node.node {
         Some(NodeEnum::List(list)) => &list.items,
         _ => std::slice::from_ref(node),

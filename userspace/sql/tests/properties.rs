@@ -2,6 +2,7 @@
 
 mod shop;
 
+use lockgate_command::{Access, Verb};
 use lockgate_sql::{Catalogue, SearchPath, Tags, resolve};
 use proptest::prelude::*;
 
@@ -88,6 +89,28 @@ proptest! {
             let statement = &resolved.statement;
             prop_assert_eq!(statement.accesses.is_empty(), statement.refusal.is_some());
             prop_assert!(statement.refusal.is_none() || statement.writes);
+        }
+    }
+
+    /// What is said exactly of tagged columns is part of what is said by name.
+    #[test]
+    fn what_is_shown_is_in_the_result_and_was_named(pieces in prop::collection::vec(piece(), 0..25)) {
+        let analyser = shop::analyser();
+        let analysis = shop::analyse(&analyser, &format!("SELECT {}", pieces.join(" ")));
+        let of = |path| {
+            resolve(&analysis, &shop::catalogue(), &shop::session(path), &shop::tags())
+        };
+        let (known, unknown) = (of(shop::usual_path()), of(SearchPath::Unknown));
+        let statement = &known.statement;
+        for shown in &statement.shown {
+            prop_assert!(Some(shown.output) < statement.outputs);
+        }
+        prop_assert!(unknown.statement.shown.is_empty());
+        let shown = statement.shown.iter().map(|shown| &shown.column);
+        let sensitive = statement.accesses.iter().filter(|access| access.verb.group() == "sensitive");
+        for column in shown.chain(sensitive.map(|access| &access.resource)) {
+            let view = Access::new(Verb::View, column.clone());
+            prop_assert!(unknown.statement.accesses.contains(&view), "{}", view);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What this crate believes of PostgreSQL, asked of PostgreSQL.
 
+mod judge;
 mod server;
 mod shop;
 
@@ -17,6 +18,7 @@ fn a_real_server_agrees() {
     the_fingerprint_follows_every_change(&server);
     names_resolve_as_the_server_resolves_them(&server);
     clients_need_no_right_but_to_connect(&server);
+    judge::the_server_confirms_what_is_shown(&server);
 }
 
 fn every_built_in_name_is_known(server: &Server) {
@@ -145,7 +147,7 @@ fn the_catalogue_says_what_runs_code(server: &Server) {
         ("SELECT name FROM stored", "select public.stored"),
         (
             "SELECT ssn FROM child",
-            "select public.child, view public.parent.ssn",
+            "select public.child, shows 0: public.parent.ssn",
         ),
         ("SELECT id FROM child", "select public.child"),
         (

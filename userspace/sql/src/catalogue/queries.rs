@@ -64,7 +64,7 @@ order by c.oid";
 /// System columns have negative numbers and are left out: every relation has
 /// the same ones.
 const COLUMNS: &str = "
-select a.attrelid, a.attnum, a.attname
+select a.attrelid, a.attnum, a.attname, a.attgenerated <> ''
 from pg_attribute a join pg_class c on c.oid = a.attrelid
     join pg_namespace n on n.oid = c.relnamespace
 where a.attnum > 0 and not a.attisdropped and a.attrelid >= 16384

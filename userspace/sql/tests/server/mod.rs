@@ -1,11 +1,14 @@
 //! A PostgreSQL server of the test's own, on a socket in its own folder.
 
-use std::path::PathBuf;
+mod wire;
+
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lockgate_sql::{Catalogue, Rows};
 use tempfile::TempDir;
+pub use wire::{Answer, Wire};
 
 const BIN: &str = "/usr/lib/postgresql/15/bin";
 
@@ -75,6 +78,11 @@ impl Server {
             std::thread::sleep(Duration::from_millis(50));
         }
         server
+    }
+
+    /// Where its socket is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub fn client(&self, program: &str) -> Command {

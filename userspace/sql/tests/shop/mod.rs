@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, mpsc};
 
-use lockgate_command::{Access, ResourceKind};
+use lockgate_command::{Access, ResourceKind, Shown};
 use lockgate_sql::{
     Analyser, AnalyserSettings, Analysis, Catalogue, Reading, Resolved, Rows, SearchPath,
     SessionNames, Tags, resolve,
@@ -51,12 +51,15 @@ pub fn meaning(analyser: &Analyser, text: &str, path: SearchPath, tags: &Tags) -
     resolve(&analyse(analyser, text), &catalogue(), &session(path), tags)
 }
 
-/// `verb what, verb what`, or `refused: construct`.
+/// `verb what, verb what, shows output: column`, or `refused: construct`.
 pub fn words(resolved: &Resolved) -> String {
     if let Some(refusal) = &resolved.statement.refusal {
         return format!("refused: {}", refusal.construct);
     }
     let mut words: Vec<String> = resolved.statement.accesses.iter().map(word).collect();
+    for Shown { output, column } in &resolved.statement.shown {
+        words.push(format!("shows {output}: {}", column.path()[1..].join(".")));
+    }
     words.sort();
     words.join(", ")
 }
@@ -103,18 +106,18 @@ pub fn catalogue() -> Catalogue {
         114 tenant accounts r f f
         115 public pg_stat_statements v f f";
     let columns = "
-        100 1 id
-        100 2 customer_id
-        100 3 amount
-        100 4 status
-        101 1 id
-        101 2 name
-        101 3 ssn
-        102 1 id
-        102 2 order_id
-        107 1 what
-        113 1 id
-        113 2 ssn";
+        100 1 id f
+        100 2 customer_id f
+        100 3 amount f
+        100 4 status f
+        101 1 id f
+        101 2 name f
+        101 3 ssn f
+        102 1 id f
+        102 2 order_id f
+        107 1 what f
+        113 1 id f
+        113 2 ssn f";
     let dependencies = "
         103 100 0 f
         103 100 1 f
