@@ -101,7 +101,8 @@ impl Policies {
         }
     }
 
-    /// Decides. Every access must be permitted; a command without any is
+    /// Decides. Every access must be permitted; who may `view` a column may also
+    /// `filter` by it, unless that is forbidden. A command without any access is
     /// denied, and so is what a workload or target asks that the configuration
     /// does not have. The denial is about the first access that is refused.
     pub fn decide(
@@ -119,7 +120,7 @@ impl Policies {
         }
         let mut permits: Vec<PolicyRef> = Vec::new();
         for access in accesses {
-            match &*self.ruled(slice, access) {
+            match &*self.ruled_or_viewed(slice, access) {
                 Ruled::Permitted(by) if permits.is_empty() => permits.clone_from(by),
                 Ruled::Permitted(by) => permits.extend(by.iter().cloned()),
                 Ruled::Denied(denial) => {
@@ -207,6 +208,21 @@ impl Policies {
 
     fn slice(&self, workload: &WorkloadName, target: &TargetName) -> Option<&Slice> {
         self.slices.get(workload)?.get(target)
+    }
+
+    fn ruled_or_viewed(&self, slice: &Slice, access: &Access) -> Arc<Ruled> {
+        let ruled = self.ruled(slice, access);
+        match &*ruled {
+            Ruled::Denied(denial) if access.verb == Verb::Filter && denial.policies.is_empty() => {
+                let view = Access::new(Verb::View, access.resource.clone());
+                let viewed = self.ruled(slice, &view);
+                match &*viewed {
+                    Ruled::Permitted(_) => viewed,
+                    Ruled::Denied(_) => ruled,
+                }
+            }
+            _ => ruled,
+        }
     }
 
     fn ruled(&self, slice: &Slice, access: &Access) -> Arc<Ruled> {

@@ -478,3 +478,24 @@ when { resource.tags.contains("pci") };
         "nothing shown"
     );
 }
+
+#[test]
+fn who_may_view_may_filter_unless_that_is_forbidden() {
+    let policies = policies(
+        r#"
+permit (principal == Workload::"report", action == Action::"view", resource);
+permit (principal == Workload::"deploy", action == Action::"filter", resource);
+forbid (principal, action == Action::"filter",
+  resource == Column::"orders-db/shop/public/customers/card");
+"#,
+    );
+    let asked = |workload, verb, name| allows(&policies, workload, verb, column("shop", name));
+    assert!(asked("report", Verb::Filter, "ssn"));
+    assert!(asked("deploy", Verb::Filter, "ssn"));
+    assert!(
+        !asked("deploy", Verb::View, "ssn"),
+        "not the other way round"
+    );
+    assert!(!asked("report", Verb::Filter, "card"), "forbidden");
+    assert!(asked("report", Verb::View, "card"));
+}
