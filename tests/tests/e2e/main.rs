@@ -7,4 +7,5 @@ mod evasions;
 mod main_job;
 mod misfortune;
 mod stage;
+mod tagged;
 mod trust;

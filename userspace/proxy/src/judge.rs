@@ -131,6 +131,11 @@ impl SessionJudge {
         }
     }
 
+    /// Whether the policy permits all of `accesses`, unrecorded.
+    pub(crate) fn permits(&self, accesses: &[Access]) -> bool {
+        accesses.is_empty() || self.decision(accesses).verdict == Verdict::Allow
+    }
+
     fn decision(&self, accesses: &[Access]) -> Decision {
         self.settings
             .policies

@@ -49,6 +49,8 @@ pub(super) struct Session {
     reading: Reading,
     scope: Option<(Rc<Scope>, Arc<Catalogue>)>,
     catalogue: CatalogueState,
+    /// A command has reached a tagged column.
+    tagged_in_reach: bool,
     bound: BTreeMap<u64, Bound>,
     /// What was permitted last of what may take COPY data.
     copying: Option<Bound>,
@@ -161,6 +163,7 @@ impl Session {
             reading,
             scope: None,
             catalogue: CatalogueState::Current,
+            tagged_in_reach: false,
             bound: BTreeMap::new(),
             copying: None,
             ended: Vec::new(),
@@ -487,9 +490,23 @@ impl Session {
         if resolved.effects.declares {
             self.relay.forget_portals();
         }
-        if resolved.effects.touches_tagged_relation {
-            self.relay.set_scrub_errors(true);
+        if resolved.effects.touches_tagged_relation && !self.tagged_in_reach {
+            self.tagged_in_reach = true;
+            self.scrub_errors();
         }
+    }
+
+    /// Errors and notices of the server may show values of tagged columns from
+    /// the first command that reaches one: a cursor or a prepared statement has
+    /// them in reach for as long as the session lasts.
+    fn scrub_errors(&mut self) {
+        let views = || {
+            let views = self.target.tags.view_accesses(&self.names.database);
+            self.judge.permits(&views)
+        };
+        let enforced = self.target.config.mode == Mode::Enforce;
+        self.relay
+            .set_scrub_errors(self.tagged_in_reach && enforced && !views());
     }
 
     async fn understand(
@@ -601,6 +618,7 @@ impl Session {
             &self.target.name,
         );
         self.judge.adopt(&self.settings, &self.target, decisions);
+        self.scrub_errors();
         Ok(())
     }
 

@@ -69,18 +69,25 @@ impl Replaced {
     }
 }
 
-/// An error or notice without the fields that can hold a value: only
-/// severity, code and primary message stay.
+/// What stands in the place of a message that may hold a value.
+const WITHHELD: &str = "lockgate: the server's message is withheld, since it may show a value of a tagged column; \
+     its SQLSTATE says what kind it is";
+
+/// An error or notice without what can hold a value, the primary message too:
+/// only severity and code stay. An input function quotes what it was given, a
+/// constraint the row.
 pub(super) fn scrub(tag: u8, body: &[u8]) -> Result<BytesMut, ProtocolError> {
     let fields = fields(body)?;
     let mut out = BytesMut::new();
     put(&mut out, tag, |out| {
         for (kind, text) in fields {
-            if matches!(kind, b'S' | b'V' | b'C' | b'M') {
+            if matches!(kind, b'S' | b'V' | b'C') {
                 out.put_u8(kind);
                 put_string(out, text);
             }
         }
+        out.put_u8(b'M');
+        put_string(out, WITHHELD.as_bytes());
         out.put_u8(0);
     });
     Ok(out)

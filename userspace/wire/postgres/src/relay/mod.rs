@@ -80,7 +80,7 @@ pub struct Relay<S> {
 pub struct RelaySettings {
     /// Largest message of the client, apart from CopyData, in bytes.
     pub message_bytes: usize,
-    /// Whether errors and notices lose every field that can hold a value.
+    /// Whether errors and notices lose everything but severity and code.
     pub scrub_errors: bool,
 }
 
@@ -184,8 +184,8 @@ impl<S: Clone> Relay<S> {
         }
     }
 
-    /// Whether errors and notices lose every field that can hold a value from
-    /// now on.
+    /// Whether errors and notices lose everything but severity and code from now
+    /// on.
     pub fn set_scrub_errors(&mut self, scrub: bool) {
         self.settings.scrub_errors = scrub;
     }
