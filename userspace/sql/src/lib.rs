@@ -5,8 +5,13 @@
 //!
 //! 1. [`Analyser`] reads a text with PostgreSQL's own grammar and walks the
 //!    whole tree. The [`Analysis`] says what the text needs, in names as they
-//!//! 2. [`resolve`] says what these names mean in one session, under one
+//!    are written. Texts that differ in values only share it.
+//! 2. [`resolve`] says what these names mean in one session, under one
 //!    [`Catalogue`] of the database.
+//!
+//! Of tagged columns it says by name what may be touched, and exactly what a
+//! result shows and a predicate compares where that is certain; the module
+//! `lineage` says of what it is.
 //!
 //! What cannot be read is refused, what is not known is named as such: a
 //! function that is not PostgreSQL's own is a `call`, a type that is not is

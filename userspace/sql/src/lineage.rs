@@ -47,6 +47,9 @@ use crate::names::Name;
 pub(crate) use read::read;
 pub(crate) use trace::{Table, TableColumn, Tables, trace};
 
+/// Columns that a query of PostgreSQL can have.
+const WIDEST: usize = 1664;
+
 /// The parts of a statement that decide where its values come from.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Lineage {

@@ -8,12 +8,9 @@ use lockgate_command::{Resource, Shown};
 use super::scope::{Columns, Field, Found, Item, Scope};
 use super::{
     Body, Called, Cte, How, Join, Key, Lineage, Output, Query, Root, Select, Source, Traced,
-    Unsure, Use, What,
+    Unsure, Use, WIDEST, What,
 };
 use crate::names::Name;
-
-/// Columns that a query of PostgreSQL can have.
-const WIDEST: usize = 1664;
 
 /// Steps of work: names looked at, columns made. A statement of the largest
 /// size that needs more is decided by names.
