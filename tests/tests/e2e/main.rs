@@ -6,6 +6,7 @@ mod denial;
 mod evasions;
 mod main_job;
 mod misfortune;
+mod policy;
 mod stage;
 mod tagged;
 mod trust;

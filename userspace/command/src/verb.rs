@@ -84,6 +84,11 @@ verbs! {
     Opaque = "opaque" in "admin";
     /// Run a command on a host.
     Execute = "execute" in "execute";
+    // The record has them by their numbers: new ones come here, at the end.
+    /// Change every row: UPDATE without a condition that tells rows apart.
+    UpdateAll = "update_all" in "write";
+    /// Remove every row: DELETE without a condition that tells rows apart.
+    DeleteAll = "delete_all" in "write";
 }
 
 impl fmt::Display for Verb {

@@ -22,7 +22,7 @@ pub struct Position {
 
 impl Text {
     /// `file` is its name as findings say it.
-    pub(crate) fn new(file: &str, text: &str) -> Self {
+    pub fn new(file: &str, text: &str) -> Self {
         Self {
             file: file.to_owned(),
             text: text.to_owned(),

@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!            parent
-//!          /    |    \          Order / Report
+//!          /    |    \          Order / Report; Look / Looked with keeper
 //!      gate -- proxy -- keeper  GateToProxy, ProxyToGate, ProxyToKeeper, KeeperToProxy
 //!        \______________/       GateToKeeper, KeeperToGate
 //! ```
@@ -16,6 +16,7 @@
 mod channel;
 mod gate;
 mod keeper;
+mod look;
 mod memfd;
 mod parent;
 mod secret;
@@ -25,6 +26,7 @@ pub use gate::{GateToKeeper, GateToProxy, KeeperToGate, ProxyToGate};
 pub use keeper::{
     Dialogue, KeeperToProxy, LeafKey, LoginPlan, ProxyToKeeper, Reply, SegmentId, UpstreamAuth,
 };
+pub use look::{Look, Looked, Wanted};
 pub use memfd::{from_memfd, to_memfd};
 pub use parent::{Order, Report, Role};
 pub use secret::SecretBytes;

@@ -41,6 +41,9 @@ pub enum Order {
     Abort,
     /// → `Status`
     Status,
+    /// keeper only: the descriptor is a channel that a [`crate::Look`] comes
+    /// over, and its answer goes. No answer here.
+    Look,
     /// keeper only: numbers of the others for the metrics endpoint, as JSON
     /// objects by role. No answer.
     Numbers(String),

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::attested::{Attested, Generation, Purpose};
 use crate::ca::{HostCa, own_leaf};
-use crate::catalogue::{Access, Catalogues};
+use crate::catalogue::{Access, Catalogues, Via};
 use crate::credential::Credentials;
 use crate::gate::Gate;
 use crate::record::{Record, Writer};
@@ -289,7 +289,7 @@ impl Keeper {
             .find(workload, found.target)
             .map_err(text)?;
         Ok(Access {
-            connection,
+            via: Via::Connection(connection),
             target: found.target.name.clone(),
             database,
             user,

@@ -149,7 +149,7 @@ impl Attested {
             .iter()
             .find(|target| target.name == name)
             .ok_or_else(|| NotAttested::NoTarget(name.to_owned()))?;
-        match matches(target, known.original, bundle) {
+        match place_of(target, known.original, bundle) {
             Some(name) => Ok(Found {
                 known,
                 target,
@@ -165,7 +165,7 @@ impl Attested {
 }
 
 /// Whether `original` is a place of `target`, and by which DNS name, if by one.
-fn matches<'b>(
+pub(crate) fn place_of<'b>(
     target: &'b Target,
     original: SocketAddr,
     bundle: &'b Bundle,

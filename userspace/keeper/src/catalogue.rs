@@ -38,7 +38,7 @@ const ANSWER: usize = 64 << 20;
 
 /// What is needed to look into a database.
 pub(crate) struct Access {
-    pub(crate) connection: ConnectionId,
+    pub(crate) via: Via,
     pub(crate) target: String,
     pub(crate) database: String,
     pub(crate) user: String,
@@ -48,6 +48,15 @@ pub(crate) struct Access {
     pub(crate) tls: TargetTls,
     /// Has the CA's certificate.
     pub(crate) bundle: Arc<Bundle>,
+}
+
+/// From where a server is dialled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Via {
+    /// As this connection's server is.
+    Connection(ConnectionId),
+    /// From the host's own network namespace.
+    Host,
 }
 
 /// Why there is no catalogue.
@@ -188,6 +197,17 @@ impl Catalogues {
             self.shared.forget_unread(&key, &database);
         }
         result
+    }
+
+    /// The answer to one more question, over a connection of its own.
+    pub(crate) async fn ask(&self, access: &Access, query: &str) -> Result<Rows, NoCatalogue> {
+        let work = async {
+            let client = connection::connect(&self.shared.gate, access).await?;
+            let mut room = ANSWER;
+            rows(&client, query, &mut room).await
+        };
+        let result = tokio::time::timeout(PATIENCE, Box::pin(work)).await;
+        result.unwrap_or(Err(NoCatalogue::Slow))
     }
 
     /// Forgets everything: connections made under another configuration are

@@ -8,6 +8,7 @@
 //! credential  passwords: SCRAM proofs, and the few cases in which one leaves
 //! ca          the host CA and the leaves it signs
 //! catalogue   names and kinds of a database, over a connection of its own
+//! look        what an operator asks about a database
 //! gate        sockets, which gate alone opens
 //! record      spool segments: handed out, followed, sealed, shipped
 //! metrics     the Prometheus endpoint
@@ -37,6 +38,7 @@ mod ca;
 mod catalogue;
 mod credential;
 mod gate;
+mod look;
 mod memory;
 mod metrics;
 mod record;

@@ -20,7 +20,7 @@ use crate::ca::{HostCa, own_leaf};
 use crate::catalogue::Catalogues;
 use crate::gate::{DialError, Gate};
 use crate::record::{self, Record};
-use crate::{memory, metrics};
+use crate::{look, memory, metrics};
 
 /// How long the end of the proxies' channels is waited for, and how long the
 /// sealing of the rest may take. The parent kills after three seconds.
@@ -140,6 +140,11 @@ impl Service {
                     };
                     self.parent.send(&Report::Status(status), None).await?;
                 }
+                (Order::Look, Some(fd)) => match &self.keeper {
+                    Some(keeper) => drop(tokio::spawn(look::answer(keeper.clone(), fd))),
+                    // Who asked sees the channel end.
+                    None => drop(fd),
+                },
                 (Order::Numbers(numbers), _) => {
                     self.shared.state().others =
                         serde_json::from_str(&numbers).unwrap_or(Value::Null);

@@ -20,11 +20,18 @@ pub(crate) fn load(path: &Path, epoch: u64) -> Result<Checked, Vec<Finding>> {
         match Policies::load(bundle) {
             Ok(policies) => {
                 let lint = policies.lint();
-                findings.extend(lint.into_iter().map(|finding| of_policy(bundle, finding)));
+                findings.extend(
+                    lint.into_iter()
+                        .map(|finding| of_policy(&bundle.config.agent.policies, finding)),
+                );
                 read = Some(policies);
             }
             Err(errors) => {
-                findings.extend(errors.into_iter().map(|finding| of_policy(bundle, finding)));
+                findings.extend(
+                    errors
+                        .into_iter()
+                        .map(|finding| of_policy(&bundle.config.agent.policies, finding)),
+                );
             }
         }
         findings
@@ -81,8 +88,8 @@ fn place(error: &WorkloadError) -> (&str, &str) {
     }
 }
 
-fn of_policy(bundle: &Bundle, finding: lockgate_policy::Finding) -> Finding {
-    let folder = &bundle.config.agent.policies;
+/// A finding of the policies as one of the configuration; `folder` is theirs.
+pub(crate) fn of_policy(folder: &Path, finding: lockgate_policy::Finding) -> Finding {
     Finding {
         severity: match finding.severity {
             lockgate_policy::Severity::Warning => Severity::Warning,

@@ -28,7 +28,12 @@ Set up:
   init           Write a commented configuration and starter policies
   check          Check configuration and policies
   doctor         Say what this host has, lacks and leaves open
+  target prepare Say what a target's server needs, and what is too much
+
+Say who may do what:
   policy allow   Let a workload do something at a target
+  policy explain Say what the policies say of a statement, and why
+  policy pack    List, show and install ready-made policies
 
 Run:
   run            Protect this host until stopped
@@ -49,6 +54,7 @@ const EXAMPLES: &str = "Begin here:
   lockgate check
   lockgate run
   lockgate policy allow nightly-report read orders-db/shop && lockgate reload
+  lockgate policy explain --workload nightly-report --target orders-db 'delete from orders'
   lockgate audit search --verdict deny --since 1h
 
 `lockgate help COMMAND` has more. All commands but init and `policy allow --print` read
@@ -88,13 +94,21 @@ pub(crate) enum Command {
     Run(ConfigFile),
     /// Check configuration and policies.
     ///
-    /// Each finding has its file, line, reason and what to do. Exits with 0 if
-    /// there is none, 1 if there is any, 2 if the file cannot be read.
+    /// Each finding has its file, line, reason and what to do. With --target,
+    /// the running agent asks the target's server whether it has what policies
+    /// and tags name: a forbid on a mistyped table is valid, and forbids
+    /// nothing. Exits with 0 if there is no finding, 1 if there is any, 2 if the
+    /// file cannot be read, 3 if the server cannot be asked.
     Check {
         #[command(flatten)]
         config: ConfigFile,
         #[command(flatten)]
         json: Json,
+        /// Look the names up at this target's server, too.
+        #[arg(long)]
+        target: Option<String>,
+        #[command(flatten)]
+        asked: AskedServer,
     },
     /// Write a commented configuration and starter policies.
     Init {
@@ -105,9 +119,12 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Write policies.
+    /// Write policies, and ask what they say.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Prepare servers.
+    #[command(subcommand)]
+    Target(TargetCommand),
     /// Take a changed configuration into use; refused as a whole if it is wrong.
     Reload {
         #[command(flatten)]
@@ -178,6 +195,112 @@ Examples:
         #[arg(long, conflicts_with = "file")]
         print: bool,
     },
+    /// Say what the policies say of a statement, and why.
+    ///
+    /// Reads the policies as they are on disk now. Where the agent runs, names
+    /// are those of the target's server; else those of policies and tags, and
+    /// the answer says so. Nothing is run. Exits with 0 if it is allowed, 1 if
+    /// it is denied, 3 if --live and the server cannot be asked.
+    #[command(after_help = "Examples:
+  lockgate policy explain --workload nightly-report --target orders-db 'delete from orders'
+  lockgate policy explain --workload app --target orders-db --database shop 'table orders' --json
+  lockgate policy explain --workload unknown --target orders-db")]
+    Explain(Box<Explain>),
+    /// List, show and install ready-made policies.
+    #[command(subcommand)]
+    Pack(PackCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PackCommand {
+    /// List the packs.
+    List {
+        #[command(flatten)]
+        json: Json,
+    },
+    /// Print a pack: as it is, or for a workload at a target.
+    Show {
+        /// As `list` has it.
+        name: String,
+        /// In the place of WORKLOAD.
+        #[arg(long, requires = "target")]
+        workload: Option<String>,
+        /// In the place of TARGET.
+        #[arg(long, requires = "workload")]
+        target: Option<String>,
+    },
+    /// Write a pack for a workload at a target into the policies folder.
+    Install {
+        /// As `list` has it.
+        name: String,
+        /// A [[workload]] of the configuration.
+        #[arg(long)]
+        workload: String,
+        /// A [[target]] of the configuration.
+        #[arg(long)]
+        target: String,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+}
+
+/// What is asked of the policies.
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// Who: a [[workload]] of the configuration, or `unknown`.
+    #[arg(long)]
+    pub(crate) workload: String,
+    /// Where: a [[target]] of the configuration.
+    #[arg(long)]
+    pub(crate) target: String,
+    /// In which database. Not needed where policies speak of one only.
+    #[arg(long)]
+    pub(crate) database: Option<String>,
+    /// Of which server of the target, where it is a range.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) server: Option<std::net::SocketAddr>,
+    /// Do not have the running agent ask the server for its names.
+    #[arg(long, conflicts_with = "live")]
+    pub(crate) offline: bool,
+    /// Answer by the server's names or not at all.
+    #[arg(long)]
+    pub(crate) live: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    #[command(flatten)]
+    pub(crate) json: Json,
+    /// The statement, or several with `;` between them. None: may it connect?
+    pub(crate) sql: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TargetCommand {
+    /// Say what a target's server needs, and what is too much.
+    ///
+    /// Prints SQL that makes the database role of each workload with no more
+    /// rights than its policies permit: the second lock. Where the agent runs,
+    /// it looks at what the roles may do now. Exits with 1 if that is too much.
+    Prepare {
+        /// A [[target]] of the configuration.
+        target: String,
+        #[command(flatten)]
+        config: ConfigFile,
+        #[command(flatten)]
+        json: Json,
+        #[command(flatten)]
+        asked: AskedServer,
+    },
+}
+
+/// Where names and rights are looked up.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AskedServer {
+    /// In this database; in all that policies and tags name, without it.
+    #[arg(long)]
+    pub(crate) database: Option<String>,
+    /// Of which server of the target, where it is a range.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) server: Option<std::net::SocketAddr>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,5 +1,5 @@
-//! The socket that `status`, `reload` and `stop` talk to: one JSON line each
-//! way, for root alone.
+//! The socket that `status`, `reload`, `stop` and questions about servers talk
+//! to: one JSON line each way, for root alone.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -31,6 +31,8 @@ pub(crate) enum Request {
         /// Detach from the kernel, too.
         release: bool,
     },
+    /// What is in a database, or what a role may do there?
+    Look(lockgate_ipc::Look),
 }
 
 /// A request and where its answer goes.

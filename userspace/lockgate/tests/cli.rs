@@ -292,6 +292,241 @@ fn policy_allow_that_cannot_be_writes_nothing() {
     assert_eq!(etc.run(&["check"]).code, 0);
 }
 
+const ASK: [&str; 6] = [
+    "policy",
+    "explain",
+    "--workload",
+    "nightly-report",
+    "--target",
+    "orders-db",
+];
+
+#[test]
+fn an_explanation_without_an_agent_goes_by_the_configuration_and_says_so() {
+    let etc = Etc::new();
+    let explain = |more: &[&str]| etc.run(&[&ASK[..], more].concat());
+    let unclear = explain(&["delete from orders"]);
+    assert_eq!(unclear.code, 2);
+    assert!(
+        unclear.stderr.contains("--database NAME"),
+        "{}",
+        unclear.stderr
+    );
+
+    let denied = explain(&["--database", "shop", "delete from orders where id = 1"]);
+    assert_eq!(denied.code, 1, "{}", denied.stderr);
+    let expected = "\
+DENIED: `nightly-report` may not do this at `orders-db`, database `shop`.
+
+  connect      the target           permitted by `nightly-report-reads` (workloads.cedar:9)
+  select       table public.orders  permitted by `nightly-report-reads` (workloads.cedar:9)
+  delete       table public.orders  NOT PERMITTED by any policy
+                                    to permit it: lockgate policy allow nightly-report delete orders-db/shop/public/orders
+
+All of it must be permitted by some policy and forbidden by none; a forbid wins over every permit.
+
+Names are those of policies and tags, and a table that they do not name is taken to be in
+`public`: the server was not asked (no agent answers at ";
+    assert!(denied.stdout.starts_with(expected), "{}", denied.stdout);
+
+    let allowed = explain(&[
+        "--database",
+        "shop",
+        "--offline",
+        "select id from audit.entries",
+    ]);
+    assert_eq!(allowed.code, 0, "{}", allowed.stdout);
+    assert!(allowed.stdout.starts_with("ALLOWED:"), "{}", allowed.stdout);
+    assert!(
+        allowed.stdout.contains("table audit.entries"),
+        "{}",
+        allowed.stdout
+    );
+
+    let forbidden = explain(&["--database", "shop", "copy orders to program 'cat'"]);
+    assert_eq!(forbidden.code, 1);
+    let said = "FORBIDDEN by `no-programs` (guardrails.cedar:8): the database server's file system";
+    assert!(forbidden.stdout.contains(said), "{}", forbidden.stdout);
+
+    let unread = explain(&["--database", "shop", "selct 1", "--json"]);
+    assert_eq!(unread.code, 1);
+    let answer: Value = serde_json::from_str(&unread.stdout).unwrap();
+    assert_eq!(answer["verdict"], "deny");
+    assert_eq!(answer["names_from"], "configuration");
+    let construct = answer["refusal"]["construct"].as_str().unwrap();
+    assert!(construct.contains("syntax error"), "{answer:#}");
+
+    let connect = etc.run(&[
+        "policy",
+        "explain",
+        "--workload",
+        "unknown",
+        "--target",
+        "orders-db",
+    ]);
+    assert_eq!(connect.code, 1);
+    assert!(
+        connect.stdout.contains("`nothing-for-strangers`"),
+        "{}",
+        connect.stdout
+    );
+
+    // The server's word or none.
+    assert_eq!(
+        explain(&["--database", "shop", "--live", "select 1"]).code,
+        3
+    );
+    let mistyped = [
+        "policy",
+        "explain",
+        "--workload",
+        "nightly-reprot",
+        "--target",
+        "orders-db",
+    ];
+    let mistyped = etc.run(&mistyped);
+    assert_eq!(mistyped.code, 2);
+    assert!(
+        mistyped.stderr.contains("did you mean `nightly-report`?"),
+        "{}",
+        mistyped.stderr
+    );
+}
+
+#[test]
+fn explain_knows_the_database_that_policies_speak_of() {
+    let etc = Etc::new();
+    let allow = [
+        "policy",
+        "allow",
+        "nightly-report",
+        "insert",
+        "orders-db/shop/sales/reports",
+    ];
+    assert_eq!(etc.run(&allow).code, 0);
+    // A table that a policy names is in its schema only.
+    let answer = etc.run(
+        &[
+            &ASK[..],
+            &["--json", "insert into sales.reports values (1)"],
+        ]
+        .concat(),
+    );
+    assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+    let answer: Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!(answer["database"], "shop");
+    let insert = &answer["accesses"][1];
+    assert_eq!(insert["resource"], "orders-db/shop/sales/reports");
+    assert_eq!(insert["policies"][0]["file"], "allowed.cedar");
+    assert_eq!(insert["policies"][0]["line"], 1);
+}
+
+#[test]
+fn packs_are_listed_shown_and_installed() {
+    let etc = Etc::new();
+    let listed = lockgate(&["policy", "pack", "list"]);
+    assert_eq!(listed.code, 0);
+    for name in [
+        "read-only",
+        "analyst",
+        "application",
+        "migration",
+        "no-accidents",
+    ] {
+        assert!(listed.stdout.contains(name), "{}", listed.stdout);
+        let shown = lockgate(&["policy", "pack", "show", name]);
+        assert!(
+            shown.stdout.contains("Workload::\"WORKLOAD\""),
+            "{}",
+            shown.stdout
+        );
+        let install = [
+            "policy",
+            "pack",
+            "install",
+            name,
+            "--workload",
+            "nightly-report",
+            "--target",
+            "orders-db",
+        ];
+        let installed = etc.run(&install);
+        assert_eq!(installed.code, 0, "{}", installed.stderr);
+        let path = etc.path(&format!(
+            "etc/policies/{name}-nightly-report-orders-db.cedar"
+        ));
+        assert!(
+            fs::read_to_string(path)
+                .unwrap()
+                .contains("Workload::\"nightly-report\"")
+        );
+        let again = etc.run(&install);
+        assert_eq!(again.code, 2, "{}", again.stdout);
+        assert!(
+            again.stderr.contains("is there already"),
+            "{}",
+            again.stderr
+        );
+    }
+    let checked = etc.run(&["check"]);
+    assert_eq!((checked.code, checked.stderr.as_str()), (0, ""));
+    let nobody = [
+        "policy",
+        "pack",
+        "install",
+        "read-only",
+        "--workload",
+        "../x",
+        "--target",
+        "orders-db",
+    ];
+    let nobody = etc.run(&nobody);
+    assert_eq!(nobody.code, 2);
+    assert!(
+        nobody.stderr.contains("there is no workload `../x`"),
+        "{}",
+        nobody.stderr
+    );
+    let mistyped = lockgate(&["policy", "pack", "show", "readonly"]);
+    assert_eq!(mistyped.code, 2);
+    assert!(
+        mistyped.stderr.contains("did you mean `read-only`?"),
+        "{}",
+        mistyped.stderr
+    );
+}
+
+#[test]
+fn prepare_writes_roles_without_an_agent() {
+    let etc = Etc::new();
+    let forbid = "@id(\"no-payroll\") forbid (principal, action, resource in Table::\"orders-db/shop/hr/payroll\");";
+    fs::write(etc.path("etc/policies/mine.cedar"), forbid).unwrap();
+    let prepared = etc.run(&["target", "prepare", "orders-db"]);
+    assert_eq!(prepared.code, 0, "{}", prepared.stderr);
+    for line in [
+        "CREATE ROLE \"report_ro\" LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;",
+        "GRANT CONNECT ON DATABASE \"shop\" TO \"report_ro\";",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA \"hr\" TO \"report_ro\";",
+        "REVOKE SELECT ON TABLE \"hr\".\"payroll\" FROM \"report_ro\";",
+    ] {
+        assert!(
+            prepared.stdout.contains(line),
+            "{line}\n{}",
+            prepared.stdout
+        );
+    }
+    assert!(
+        !prepared.stdout.contains("GRANT INSERT"),
+        "{}",
+        prepared.stdout
+    );
+    assert!(
+        prepared.stderr.contains("was not looked at"),
+        "{}",
+        prepared.stderr
+    );
+}
+
 #[test]
 fn without_an_agent_questions_exit_with_three() {
     let etc = Etc::new();
@@ -301,6 +536,7 @@ fn without_an_agent_questions_exit_with_three() {
         &["reload"],
         &["stop"],
         &["stop", "--release"],
+        &["check", "--target", "orders-db", "--database", "shop"],
     ] {
         let ran = etc.run(arguments);
         assert_eq!(ran.code, 3, "{arguments:?}: {}", ran.stderr);

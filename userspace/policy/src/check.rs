@@ -108,10 +108,8 @@ pub(crate) fn did_you_mean<'a>(
     }
 }
 
-pub(crate) fn closest<'a>(
-    wrong: &str,
-    names: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+/// The name that `wrong` was probably meant to be.
+pub fn closest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     names
         .into_iter()
         .map(|name| {

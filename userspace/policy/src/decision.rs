@@ -145,13 +145,21 @@ fn how_to_allow(slice: &Slice, access: &Access) -> Option<String> {
     if path.get(1).is_some_and(|schema| schema == "?") {
         return Some("the server's catalogue does not have it; check the name".into());
     }
+    allow_command(slice, access).map(|command| format!("an operator can run `{command}`"))
+}
+
+/// The command that permits an access.
+pub(crate) fn allow_command(slice: &Slice, access: &Access) -> Option<String> {
+    let path = access.resource.path();
+    let is_known = path.get(1).is_none_or(|schema| schema != "?");
     let id = access.resource.entity_id(&slice.target);
     let plain =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '%' | '@');
     let short = id.len() <= LONGEST && id.chars().all(plain);
-    short.then(|| {
+    let is_one = slice.workload != lockgate_command::WorkloadName::unknown();
+    (is_one && is_known && short).then(|| {
         format!(
-            "an operator can run `lockgate policy allow {} {} {id}`",
+            "lockgate policy allow {} {} {id}",
             slice.workload, access.verb
         )
     })

@@ -9,8 +9,10 @@ mod author;
 mod check;
 mod decision;
 mod entities;
+mod explain;
 mod finding;
 mod lint;
+mod names;
 mod pack;
 mod read;
 mod scope;
@@ -19,8 +21,11 @@ mod slice;
 mod vocabulary;
 
 pub use author::{AuthorError, Authored, allow_policies, allow_policy};
+pub use check::closest;
 pub use decision::Decision;
+pub use explain::{Deciding, Explanation};
 pub use finding::{Finding, Severity};
+pub use names::Missing;
 pub use pack::{PACKS, Pack, STARTER};
 pub use set::Policies;
 

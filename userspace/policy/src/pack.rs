@@ -20,8 +20,20 @@ pub const PACKS: &[Pack] = &[
         text: include_str!("../../../policies/packs/read-only.cedar"),
     },
     Pack {
+        name: "analyst",
+        text: include_str!("../../../policies/packs/analyst.cedar"),
+    },
+    Pack {
         name: "application",
         text: include_str!("../../../policies/packs/application.cedar"),
+    },
+    Pack {
+        name: "migration",
+        text: include_str!("../../../policies/packs/migration.cedar"),
+    },
+    Pack {
+        name: "no-accidents",
+        text: include_str!("../../../policies/packs/no-accidents.cedar"),
     },
 ];
 
@@ -35,6 +47,17 @@ pub struct Pack {
 }
 
 impl Pack {
+    /// What it is for: the first line of its file.
+    pub fn summary(&self) -> &'static str {
+        let line = self.text.lines().next().unwrap_or_default();
+        line.trim_start_matches("// ")
+    }
+
+    /// Its text, with the placeholders.
+    pub fn text(&self) -> &'static str {
+        self.text
+    }
+
     /// The policies for `workload` at `target`, as the text of a file.
     pub fn instantiate(&self, workload: &WorkloadName, target: &TargetName) -> String {
         let literal = |name: &str| name.escape_default().to_string();

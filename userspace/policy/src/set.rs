@@ -35,8 +35,8 @@ const ENTRY_BYTES: u64 = 256;
 /// set, the workload, the target's tags and the access alone.
 pub struct Policies {
     epoch: u64,
-    vocabulary: Vocabulary,
-    policies: Vec<(Placed, Scope)>,
+    pub(crate) vocabulary: Vocabulary,
+    pub(crate) policies: Vec<(Placed, Scope)>,
     by_id: HashMap<PolicyId, usize>,
     slices: Slices,
     warnings: Vec<Finding>,
@@ -206,7 +206,7 @@ impl Policies {
         sorted(findings)
     }
 
-    fn slice(&self, workload: &WorkloadName, target: &TargetName) -> Option<&Slice> {
+    pub(crate) fn slice(&self, workload: &WorkloadName, target: &TargetName) -> Option<&Slice> {
         self.slices.get(workload)?.get(target)
     }
 
@@ -239,13 +239,31 @@ impl Policies {
         ruled
     }
 
-    /// Asks Cedar.
     fn rule(&self, slice: &Slice, access: &Access) -> Ruled {
+        match self.ask(slice, access) {
+            Asked::Permitted(by) => {
+                let mut permits: Vec<PolicyRef> =
+                    by.iter().map(|placed| placed.reference.clone()).collect();
+                permits.sort_unstable();
+                Ruled::Permitted(permits)
+            }
+            Asked::Forbidden(by) => Ruled::forbidden(slice, access, &by),
+            Asked::Unpermitted => Ruled::unpermitted(slice, access),
+            Asked::Failed { why, policies } => Ruled::failed(slice, access, &why, policies),
+        }
+    }
+
+    /// Asks Cedar.
+    pub(crate) fn ask(&self, slice: &Slice, access: &Access) -> Asked<'_> {
+        let failed = |why: String| Asked::Failed {
+            why,
+            policies: Vec::new(),
+        };
         let vocabulary = &self.vocabulary;
         let chain = Chain::new(vocabulary, &slice.target, &access.resource);
         let workload = vocabulary.workload(slice.workload.as_str());
         let Some(resource) = chain.uids().next().cloned() else {
-            return Ruled::failed(slice, access, "it names no resource", Vec::new());
+            return failed("it names no resource".into());
         };
         let request = Request::new(
             workload.clone(),
@@ -256,11 +274,11 @@ impl Policies {
         );
         let request = match request {
             Ok(request) => request,
-            Err(error) => return Ruled::failed(slice, access, &error.to_string(), Vec::new()),
+            Err(error) => return failed(error.to_string()),
         };
         let entities = match chain.entities(vocabulary, workload, access, &slice.tags) {
             Ok(entities) => entities,
-            Err(why) => return Ruled::failed(slice, access, &why, Vec::new()),
+            Err(why) => return failed(why),
         };
         let mut permits: Vec<&Placed> = Vec::new();
         let mut forbids: Vec<&Placed> = Vec::new();
@@ -283,28 +301,24 @@ impl Policies {
             }
         }
         if !forbids.is_empty() {
-            return Ruled::forbidden(slice, access, &forbids);
+            return Asked::Forbidden(forbids);
         }
         // An error takes its policy out of Cedar's answer. If that was a
         // forbid, the answer is too kind, so that any error denies.
         if let Some((why, placed)) = errors.first() {
             let PolicyRef { id, file, line } = &placed.reference;
-            let why = format!("policy `{id}` ({file}:{line}): {why}");
-            let policies = errors
-                .iter()
-                .map(|(_, placed)| placed.reference.clone())
-                .collect();
-            return Ruled::failed(slice, access, &why, policies);
+            return Asked::Failed {
+                why: format!("policy `{id}` ({file}:{line}): {why}"),
+                policies: errors
+                    .iter()
+                    .map(|(_, placed)| placed.reference.clone())
+                    .collect(),
+            };
         }
-        if permits.is_empty() {
-            return Ruled::unpermitted(slice, access);
+        match permits.is_empty() {
+            true => Asked::Unpermitted,
+            false => Asked::Permitted(permits),
         }
-        let mut permits: Vec<PolicyRef> = permits
-            .iter()
-            .map(|placed| placed.reference.clone())
-            .collect();
-        permits.sort_unstable();
-        Ruled::Permitted(permits)
     }
 
     fn placed(&self, id: &PolicyId) -> Option<&Placed> {
@@ -319,6 +333,17 @@ impl fmt::Debug for Policies {
             .field("policies", &self.policies.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Cedar's answer about one access.
+pub(crate) enum Asked<'a> {
+    Permitted(Vec<&'a Placed>),
+    Forbidden(Vec<&'a Placed>),
+    Unpermitted,
+    Failed {
+        why: String,
+        policies: Vec<PolicyRef>,
+    },
 }
 
 /// Errors and warnings of Cedar's validator.
@@ -365,7 +390,7 @@ fn validate(
     (errors.collect(), warnings.collect())
 }
 
-fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
+pub(crate) fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.sort_by(|a, b| (&a.file, a.line, &a.message).cmp(&(&b.file, b.line, &b.message)));
     findings.dedup();
     findings

@@ -2,7 +2,9 @@
 
 use lockgate_command::{Access, Denial, Resource, ResourceKind, Shown, Verb, Verdict};
 use lockgate_config::{Bundle, Config, PolicyFile};
-use lockgate_policy::{AuthorError, Decision, PACKS, Policies, allow_policies, allow_policy};
+use lockgate_policy::{
+    AuthorError, Decision, Explanation, Missing, Policies, allow_policies, allow_policy,
+};
 use std::sync::Arc;
 
 fn policies(text: &str) -> Policies {
@@ -308,36 +310,61 @@ permit (principal == Workload::"deploy", action == Action::"session", resource i
 }
 
 #[test]
-fn packs_hold_what_they_promise() {
-    let instance = |name: &str| {
-        let pack = PACKS.iter().find(|pack| pack.name == name).unwrap();
-        policies(&pack.instantiate(&"report".into(), &"orders-db".into()))
+fn an_explanation_says_what_the_decision_says_and_more() {
+    let policies = policies(READER);
+    let explain = |verb, resource| {
+        let access = Access::new(verb, resource);
+        let explanation = policies.explain(&"report".into(), &"orders-db".into(), &access);
+        let decided = decide(&policies, "report", &[access]).verdict == Verdict::Allow;
+        assert_eq!(explanation.is_permitted(), decided);
+        explanation
     };
-    let reader = instance("read-only");
-    let service = instance("application");
-    for verb in Verb::ALL {
-        let resource = match verb {
-            Verb::View | Verb::Filter => column("shop", "ssn"),
-            Verb::Connect | Verb::Execute => Resource::target(),
-            _ => table("orders"),
-        };
-        let reads = matches!(verb.group(), "use" | "read");
-        let serves = reads || matches!(verb.group(), "write" | "sensitive");
-        assert_eq!(
-            allows(&reader, "report", *verb, resource.clone()),
-            reads,
-            "read-only: {verb}"
-        );
-        assert_eq!(
-            allows(&service, "report", *verb, resource.clone()),
-            serves,
-            "application: {verb}"
-        );
-        assert!(
-            !allows(&service, "deploy", *verb, resource),
-            "another workload: {verb}"
-        );
-    }
+    let Explanation::Permitted { policies: by } = explain(Verb::Select, table("orders")) else {
+        panic!("reading is permitted");
+    };
+    assert_eq!(&*by[0].policy.id, "report-reads");
+    let Explanation::Forbidden { policies: by } = explain(Verb::Select, table("payroll")) else {
+        panic!("payroll is forbidden");
+    };
+    assert_eq!(by.len(), 1);
+    assert_eq!(by[0].policy.line, 9);
+    assert_eq!(by[0].reason.as_deref(), Some("payroll is not for reports"));
+    assert_eq!(
+        explain(Verb::Delete, table("orders")),
+        Explanation::Unpermitted {
+            command: Some(
+                "lockgate policy allow report delete orders-db/shop/public/orders".into()
+            )
+        }
+    );
+    let unknown = Resource::new(ResourceKind::Table, ["shop", "?", "x"]);
+    assert_eq!(
+        explain(Verb::Delete, unknown),
+        Explanation::Unpermitted { command: None }
+    );
+    let failed = explain(Verb::View, table("orders"));
+    assert!(matches!(failed, Explanation::Failed { .. }), "{failed:?}");
+}
+
+#[test]
+fn names_that_a_server_does_not_have_are_found_at_their_lines() {
+    let policies = policies(READER);
+    let names = policies.names_at(&"orders-db".into());
+    assert_eq!(names, [table("payroll")]);
+    assert_eq!(policies.names_at(&"other-db".into()), []);
+    let missing = |_: &Resource| {
+        Some(Missing {
+            message: "schema `public` has no table `payroll`".into(),
+            closest: Some("payrolls".into()),
+        })
+    };
+    let findings = policies.missing_at(&"orders-db".into(), missing);
+    assert_eq!(findings.len(), 1);
+    assert_eq!(
+        findings[0].to_string(),
+        "a.cedar:14: warning: policy `no-payroll`: Table::\"orders-db/shop/public/payroll\": schema `public` has no table `payroll`, so that it forbids nothing there; did you mean `payrolls`?"
+    );
+    assert_eq!(policies.missing_at(&"orders-db".into(), |_| None), []);
 }
 
 #[test]

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// simple query protocol gives them.
 pub type Rows = Vec<Vec<Option<String>>>;
 
+/// PostgreSQL's FirstNormalObjectId: what has a smaller oid came with it.
+const FIRST_OF_USERS: u32 = 16384;
+
 /// What a decision needs to know of one database: which names there are, and
 /// which of them run somebody's code. Everything that is not PostgreSQL's own
 /// (an oid of 16384 or more) is listed.
@@ -242,6 +245,37 @@ impl Catalogue {
         .into())
     }
 
+    /// A catalogue of nothing but these tables, each as schema, name, columns:
+    /// what somebody says there is, where no server can be asked.
+    pub fn assumed(tables: impl IntoIterator<Item = (String, String, Vec<String>)>) -> Self {
+        let relation = |(oid, (schema, name, columns)): (u32, _)| {
+            let columns: Vec<String> = columns;
+            Relation {
+                oid,
+                schema,
+                name,
+                kind: RelationKind::Table,
+                columns: columns.into_iter().map(|name| Column { name }).collect(),
+                code_on_read: false,
+                code_on_write: false,
+                dependencies: Vec::new(),
+                parents: Vec::new(),
+            }
+        };
+        let relations: Vec<Relation> = (FIRST_OF_USERS..).zip(tables).map(relation).collect();
+        let schemas: BTreeSet<String> = relations
+            .iter()
+            .map(|relation| relation.schema.clone())
+            .collect();
+        Stored {
+            epoch: 0,
+            relations,
+            others: Others::default(),
+            schemas: schemas.into_iter().collect(),
+        }
+        .into()
+    }
+
     /// The same without relations of users: what can be relied on after a
     /// change of definitions that cannot be seen yet.
     pub fn without_relations(&self) -> Self {
@@ -280,6 +314,27 @@ impl Catalogue {
             .into_iter()
             .flatten()
             .map(|place| &self.relations[*place])
+    }
+
+    /// Whether the database has a function or an operator of that name in that
+    /// schema which is not PostgreSQL's own.
+    pub fn has_function(&self, schema: &str, name: &str) -> bool {
+        let mut schemas = self.functions(name).chain(self.operators(name));
+        schemas.any(|of| of == schema)
+    }
+
+    /// The names of the functions in that schema that are not PostgreSQL's own.
+    pub fn functions_in(&self, schema: &str) -> impl Iterator<Item = &str> {
+        self.others
+            .functions
+            .iter()
+            .filter(move |(_, schemas)| schemas.contains(schema))
+            .map(|(name, _)| name.as_str())
+    }
+
+    /// The schemas of the database.
+    pub fn schemas(&self) -> impl Iterator<Item = &str> {
+        self.schemas.iter().map(String::as_str)
     }
 
     /// Whether the database has this schema.

@@ -9,6 +9,7 @@
 mod change;
 mod code;
 mod column;
+mod condition;
 mod define;
 mod expression;
 mod maintain;

@@ -15,7 +15,8 @@ use crate::sample::{TestSpool, origin};
 /// A segment of record version 1, without the zeros at its end.
 const SEGMENT: &str = include_str!("segment-v1.hex");
 
-/// The verbs in the order of their numbers; new ones come at the end.
+/// The verbs of version 1's first segments in the order of their numbers; those
+/// that came later have higher ones.
 const VERBS: &str = "connect session describe select listen view filter insert update delete lock \
     use_sequence notify truncate create alter drop maintain call code grant role system program \
     inspect opaque execute";

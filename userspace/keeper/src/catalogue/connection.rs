@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_postgres::{Client, NoTls};
 
-use super::{Access, NoCatalogue};
+use super::{Access, NoCatalogue, Via};
 use crate::gate::Gate;
 
 /// Most bytes of notices before the first authentication request.
@@ -27,7 +27,13 @@ pub(super) async fn connect(gate: &Gate, access: &Access) -> Result<Client, NoCa
     let ca = access.tls.ca.as_ref();
     let ca = ca.and_then(|path| access.bundle.certificates.get(path));
     let upstream = Upstream::new(&access.tls, ca.map(String::as_str), None)?;
-    let mut socket = gate.dial_for(access.connection).await?;
+    let mut socket = match access.via {
+        Via::Connection(connection) => gate.dial_for(connection).await?,
+        Via::Host => {
+            let address = access.original;
+            gate.dial(address.ip().to_string(), address.port()).await?
+        }
+    };
     if !upstream.is_on() {
         return establish(&config, socket, false).await;
     }

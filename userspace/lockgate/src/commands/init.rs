@@ -50,7 +50,7 @@ pub(crate) fn init(dir: &Path, force: bool) -> anyhow::Result<Exit> {
         println!("wrote {}", secret.display());
     }
     println!(
-        "\nNow:\n  1. edit {0}/lockgate.toml: your target's address, your workload's unit\n  2. put the role's password into {0}/secrets/nightly-report\n  3. lockgate check --config {0}/lockgate.toml\n  4. lockgate run --config {0}/lockgate.toml",
+        "\nNow:\n  1. edit {0}/lockgate.toml: your target's address, your workload's unit\n  2. put the role's password into {0}/secrets/nightly-report\n  3. lockgate check --config {0}/lockgate.toml\n  4. lockgate run --config {0}/lockgate.toml\nReady-made policies: lockgate policy pack list",
         dir.display()
     );
     Ok(Exit::Yes)

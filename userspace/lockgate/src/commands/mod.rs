@@ -1,10 +1,14 @@
 //! What each command does.
 
 mod audit;
+mod check;
 mod doctor;
+mod explain;
 mod findings;
 mod init;
 mod policy;
+mod prepare;
+mod server;
 mod status;
 mod stop;
 
@@ -16,8 +20,7 @@ use lockgate_ipc::Role;
 
 pub(crate) use findings::print_findings;
 
-use crate::checked;
-use crate::cli::{AuditCommand, Command, ConfigFile, Internal, Json, PolicyCommand};
+use crate::cli::{AuditCommand, Command, ConfigFile, Internal, Json, PolicyCommand, TargetCommand};
 use crate::control::{Request, ask};
 use crate::exit::Exit;
 use crate::{role, sandbox, supervisor};
@@ -26,7 +29,12 @@ use crate::{role, sandbox, supervisor};
 pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
     match command {
         Command::Run(config) => supervisor::run(&config.config),
-        Command::Check { config, json } => check(&config, json),
+        Command::Check {
+            config,
+            json,
+            target,
+            asked,
+        } => check::check(&config, json, target.as_deref(), &asked),
         Command::Init { dir, force } => init::init(&dir, force),
         Command::Policy(PolicyCommand::Allow {
             workload,
@@ -39,6 +47,14 @@ pub(crate) fn run(command: Command) -> anyhow::Result<Exit> {
             true => policy::print(&workload, &verb, &resource),
             false => policy::allow(&workload, &verb, &resource, &config.config, &file),
         },
+        Command::Policy(PolicyCommand::Explain(asked)) => explain::explain(&asked),
+        Command::Policy(PolicyCommand::Pack(command)) => policy::pack(command),
+        Command::Target(TargetCommand::Prepare {
+            target,
+            config,
+            json,
+            asked,
+        }) => prepare::prepare(&target, &config, json, &asked),
         Command::Reload { config, json } => reload(&config, json),
         Command::Status { config, json } => status::status(&config.config, json),
         Command::Stop { config, release } => stop::stop(&config.config, release),
@@ -67,40 +83,6 @@ fn run_internal(internal: &Internal) -> anyhow::Result<Exit> {
         }),
         None => role::run(role_of(&internal.what)?, setup).map(|()| Exit::Yes),
     }
-}
-
-fn check(file: &ConfigFile, json: Json) -> anyhow::Result<Exit> {
-    let (findings, summary) = match checked::load(&file.config, 1) {
-        Ok(checked) => {
-            let config = &checked.loaded.bundle.config;
-            let summary = format!(
-                "{}: {}, {}, {} in {}",
-                file.config.display(),
-                counted(config.targets.len(), "target"),
-                counted(config.workloads.len(), "workload"),
-                counted(checked.policies.len(), "policy"),
-                counted(checked.loaded.bundle.policies.len(), "file")
-            );
-            (checked.loaded.warnings, Some(summary))
-        }
-        Err(findings) => (findings, None),
-    };
-    if json.json {
-        for finding in &findings {
-            println!("{}", serde_json::to_string(finding)?);
-        }
-    } else {
-        print_findings(&findings);
-        if let Some(summary) = &summary {
-            println!("{summary}");
-        }
-    }
-    let unreadable = !file.config.is_file();
-    Ok(match (unreadable, findings.is_empty()) {
-        (true, _) => Exit::Usage,
-        (false, true) => Exit::Yes,
-        (false, false) => Exit::No,
-    })
 }
 
 /// A number with its noun.

@@ -8,11 +8,13 @@
 //! names    addresses of the targets' names
 //! account  what it says of itself
 //! host     what it finds or makes on the host
+//! look     questions about servers, passed on to keeper
 //! ```
 
 mod account;
 mod child;
 mod host;
+mod look;
 mod names;
 mod switch;
 
@@ -133,6 +135,10 @@ impl Supervisor {
                 Some(event) = inbox.recv() => self.handle(event).await,
                 Some((request, answer)) = requests.recv() => {
                     let (result, stop) = match request {
+                        Request::Look(look) => {
+                            self.look(look, answer).await;
+                            continue;
+                        }
                         Request::Status => (self.status().await, None),
                         Request::Reload => (self.reload_from_file().await, None),
                         Request::Stop { release } => (json!({ "stopping": true }), Some(release)),

@@ -4,6 +4,7 @@ use lockgate_command::{Refusal, Verb};
 use pg_query::NodeEnum;
 use pg_query::protobuf::*;
 
+use super::condition::{all_rows, merge_picks_rows, picks_rows};
 use super::query::in_scope;
 use super::{Visit, Walk, Walked, known, string};
 
@@ -82,6 +83,9 @@ impl Visit for UpdateStmt {
         } = self;
         in_scope(walk, with_clause, |walk| {
             walk.relation_if(Verb::Update, relation);
+            if !picks_rows(where_clause.as_deref())? {
+                walk.relation_if(Verb::UpdateAll, relation);
+            }
             walk.reads_columns = false;
             assigned(walk, target_list)?;
             where_clause.visit(walk)?;
@@ -104,6 +108,9 @@ impl Visit for DeleteStmt {
         } = self;
         in_scope(walk, with_clause, |walk| {
             walk.relation_if(Verb::Delete, relation);
+            if !picks_rows(where_clause.as_deref())? {
+                walk.relation_if(Verb::DeleteAll, relation);
+            }
             walk.reads_columns = false;
             using_clause.visit(walk)?;
             where_clause.visit(walk)?;
@@ -136,7 +143,18 @@ impl Visit for MergeStmt {
             // The condition reads the target.
             walk.relation_if(Verb::Select, relation);
             for clause in merge_when_clauses {
-                walk.relation_if_some(merge_verb(clause)?, relation);
+                let Some(NodeEnum::MergeWhenClause(clause)) = &clause.node else {
+                    return Err(super::unknown_node());
+                };
+                let Some(verb) = merge_verb(clause)? else {
+                    continue;
+                };
+                walk.relation_if(verb, relation);
+                if let Some(all) = all_rows(verb)
+                    && !merge_picks_rows(join_condition.as_deref(), clause)?
+                {
+                    walk.relation_if(all, relation);
+                }
             }
             source_relation.visit(walk)?;
             join_condition.visit(walk)?;
@@ -146,18 +164,7 @@ impl Visit for MergeStmt {
     }
 }
 
-impl Walk {
-    fn relation_if_some(&mut self, verb: Option<Verb>, relation: &Option<RangeVar>) {
-        if let Some(verb) = verb {
-            self.relation_if(verb, relation);
-        }
-    }
-}
-
-fn merge_verb(clause: &Node) -> Result<Option<Verb>, Refusal> {
-    let Some(NodeEnum::MergeWhenClause(clause)) = &clause.node else {
-        return Err(super::unknown_node());
-    };
+fn merge_verb(clause: &MergeWhenClause) -> Result<Option<Verb>, Refusal> {
     match known(clause.command_type)? {
         CmdType::CmdInsert => Ok(Some(Verb::Insert)),
         CmdType::CmdUpdate => Ok(Some(Verb::Update)),

@@ -1,4 +1,5 @@
 mod clients;
+mod listeners;
 
 use std::path::Path;
 
@@ -46,6 +47,7 @@ pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
     let agent = agent.unwrap_or_default();
     lines.extend(users(&agent));
     lines.extend(local_servers());
+    lines.extend(listeners::beside(parsed.as_ref()));
     lines.extend(clients::libpq(
         parsed.as_ref(),
         &agent.run_dir.join("host-ca.pem"),
