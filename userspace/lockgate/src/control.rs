@@ -35,8 +35,8 @@ pub(crate) enum Request {
     Look(lockgate_ipc::Look),
 }
 
-/// A request and where its answer goes.
-pub(crate) type Call = (Request, oneshot::Sender<serde_json::Value>);
+/// A request and where its answer goes: JSON in one line.
+pub(crate) type Call = (Request, oneshot::Sender<String>);
 
 fn path(run_dir: &Path) -> PathBuf {
     run_dir.join("control.sock")
@@ -100,7 +100,7 @@ pub(crate) async fn serve(listener: UnixListener, calls: mpsc::UnboundedSender<C
                     let Ok(answer) = answer.await else { return };
                     answer
                 }
-                Err(why) => serde_json::json!({ "error": why.to_string() }),
+                Err(why) => serde_json::json!({ "error": why.to_string() }).to_string(),
             };
             // Who asked may have gone.
             let _ = write.write_all(format!("{answer}\n").as_bytes()).await;

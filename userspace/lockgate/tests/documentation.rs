@@ -54,8 +54,14 @@ fn the_page_of_policies_shows_what_its_commands_print() {
         printed,
     } in shown
     {
-        let rest = command.strip_prefix("lockgate ").expect("a command of lockgate");
-        let more = if rest == "init" { format!(" --dir {etc}") } else { String::new() };
+        let rest = command
+            .strip_prefix("lockgate ")
+            .expect("a command of lockgate");
+        let more = if rest == "init" {
+            format!(" --dir {etc}")
+        } else {
+            String::new()
+        };
         // As a person's shell reads it.
         let output = Command::new("/bin/sh")
             .args(["-c", &format!("exec \"$LOCKGATE\" {rest}{more}")])
@@ -65,7 +71,11 @@ fn the_page_of_policies_shows_what_its_commands_print() {
             .unwrap();
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         let said = said.replace(&etc, "/etc/lockgate");
-        assert_eq!(said.trim_end(), printed, "docs/policies.md:{line}: {command}");
+        assert_eq!(
+            said.trim_end(),
+            printed,
+            "docs/policies.md:{line}: {command}"
+        );
         let code = output.status.code().unwrap();
         let expected = i32::from(printed.starts_with("DENIED"));
         assert_eq!(code, expected, "docs/policies.md:{line}: {command}");
@@ -73,6 +83,9 @@ fn the_page_of_policies_shows_what_its_commands_print() {
     // What it quotes is what `init` wrote.
     let written = fs::read_to_string(format!("{etc}/policies/workloads.cedar")).unwrap();
     for (line, block) in blocks("cedar") {
-        assert!(written.contains(&block), "docs/policies.md:{line} is not in workloads.cedar");
+        assert!(
+            written.contains(&block),
+            "docs/policies.md:{line} is not in workloads.cedar"
+        );
     }
 }

@@ -6,6 +6,7 @@ mod agent;
 mod catalogue;
 mod clickhouse;
 mod login;
+mod look;
 mod postgres;
 mod record;
 mod service;

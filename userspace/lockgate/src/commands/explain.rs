@@ -3,9 +3,10 @@ use std::sync::{Arc, mpsc};
 
 use anyhow::bail;
 use lockgate_command::{
-    Access, Refusal, Resource, ResourceKind, Statement, TargetName, Verb, WorkloadName,
+    Access, Refusal, Resource, ResourceKind, Shown, Statement, TargetName, Verb, Verdict,
+    WorkloadName,
 };
-use lockgate_config::{Mode, Protocol, Target};
+use lockgate_config::{Mask, Mode, Protocol, Target};
 use lockgate_policy::{Deciding, Explanation, Policies};
 use lockgate_sql::{
     Analyser, AnalyserSettings, Analysis, Catalogue, Reading, SearchPath, SessionNames, Tags,
@@ -27,6 +28,17 @@ struct Answer<'a> {
     names: Names,
     refusal: Option<Refusal>,
     accesses: Vec<(Access, Explanation)>,
+    /// Outputs that show a tagged column as it is stored.
+    outputs: Vec<Output>,
+    verdict: Verdict,
+}
+
+/// One column of the result, and what becomes of it.
+struct Output {
+    shown: Shown,
+    /// Of `view` on the column.
+    why: Explanation,
+    mask: Option<Mask>,
 }
 
 /// Whose names the statement's were taken for.
@@ -58,7 +70,10 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
         names: Names::None,
         refusal: None,
         accesses: Vec::new(),
+        outputs: Vec::new(),
+        verdict: Verdict::Allow,
     };
+    let mut shown = Vec::new();
     let mut accesses = vec![Access::new(Verb::Connect, Resource::target())];
     match &asked.sql {
         Some(_) if target.protocol == Protocol::Tcp => bail!(
@@ -83,24 +98,40 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
             answer.database = Some(database);
             answer.refusal.clone_from(&statement.refusal);
             accesses.extend(statement.accesses.iter().cloned());
+            shown.clone_from(&statement.shown);
         }
         None => {}
     }
-    let target_name = TargetName::from(target.name.as_str());
-    answer.accesses = accesses
-        .into_iter()
-        .map(|access| {
-            let why = policies.explain(&answer.workload, &target_name, &access);
-            (access, why)
-        })
-        .collect();
+    let name = TargetName::from(target.name.as_str());
+    let workload = &answer.workload;
+    let decision = policies.decide(workload, &name, &accesses);
+    answer.verdict = decision.verdict;
+    let tags = Tags::new(&target.tags);
+    if answer.verdict == Verdict::Allow {
+        let mask = |column: &Resource| tags.mask(column);
+        let permits = decision.policies;
+        answer.verdict = policies
+            .decide_shown(permits, workload, &name, &shown, mask)
+            .verdict;
+    }
+    let explained = |access: Access| {
+        let why = policies.explain(workload, &name, &access);
+        (access, why)
+    };
+    answer.accesses = accesses.into_iter().map(explained).collect();
+    let output = |shown: Shown| Output {
+        why: explained(Access::new(Verb::View, shown.column.clone())).1,
+        mask: tags.mask(&shown.column).copied(),
+        shown,
+    };
+    answer.outputs = shown.into_iter().map(output).collect();
     match asked.json.json {
         true => println!("{}", answer.json()),
         false => answer.print(),
     }
-    Ok(match answer.is_allowed() {
-        true => Exit::Yes,
-        false => Exit::No,
+    Ok(match answer.is_denied() {
+        false => Exit::Yes,
+        true => Exit::No,
     })
 }
 
@@ -216,8 +247,8 @@ fn assume(
 }
 
 impl Answer<'_> {
-    fn is_allowed(&self) -> bool {
-        self.refusal.is_none() && self.accesses.iter().all(|(_, why)| why.is_permitted())
+    fn is_denied(&self) -> bool {
+        self.refusal.is_some() || matches!(self.verdict, Verdict::Deny(_) | Verdict::Hold(_))
     }
 
     fn json(&self) -> Value {
@@ -236,13 +267,23 @@ impl Answer<'_> {
             row
         });
         let mut answer = json!({
-            "verdict": if self.is_allowed() { "allow" } else { "deny" },
+            "verdict": match (self.is_denied(), &self.verdict) {
+                (true, _) => "deny",
+                (false, Verdict::Mask(_)) => "mask",
+                (false, _) => "allow",
+            },
             "workload": self.workload,
             "target": self.target.name,
             "mode": self.target.mode,
             "database": self.database,
             "refusal": self.refusal,
             "accesses": accesses.collect::<Vec<_>>(),
+            "outputs": self.outputs.iter().map(|output| json!({
+                "output": output.shown.output,
+                "column": output.shown.column.entity_id(&target),
+                "view": output.why,
+                "mask": output.mask,
+            })).collect::<Vec<_>>(),
         });
         match &self.names {
             Names::None => {}
@@ -269,9 +310,12 @@ impl Answer<'_> {
             Some(database) => format!("`{name}`, database `{database}`"),
             None => format!("`{name}`"),
         };
-        match self.is_allowed() {
-            true => println!("ALLOWED: `{workload}` may do this at {place}.\n"),
-            false => println!("DENIED: `{workload}` may not do this at {place}.\n"),
+        match (self.is_denied(), &self.verdict) {
+            (true, _) => println!("DENIED: `{workload}` may not do this at {place}.\n"),
+            (false, Verdict::Mask(_)) => {
+                println!("ALLOWED, with masked values: `{workload}` may do this at {place}.\n")
+            }
+            (false, _) => println!("ALLOWED: `{workload}` may do this at {place}.\n"),
         }
         if let Some(Refusal { construct, hint }) = &self.refusal {
             println!("  Nobody may, whatever the policies say: {construct}.\n  {hint}.\n");
@@ -295,7 +339,20 @@ impl Answer<'_> {
                 println!("  {:<width$}  to permit it: {command}", "");
             }
         }
-        if !self.is_allowed() && self.refusal.is_none() {
+        for Output { shown, why, mask } in &self.outputs {
+            let column = escaped(&shown.column.path().get(1..).unwrap_or_default().join("."));
+            let number = u32::from(shown.output) + 1;
+            let becomes = match (why, mask) {
+                (Explanation::Permitted { .. }, _) => "as it is stored".to_owned(),
+                (_, Some(mask)) => format!("masked ({mask:?})"),
+                (_, None) => "and has no mask, so that it is denied".to_owned(),
+            };
+            println!(
+                "  column {number} of the result shows {column}, {becomes}: `view` is {}",
+                reason(why)
+            );
+        }
+        if self.is_denied() && self.refusal.is_none() {
             println!(
                 "\nAll of it must be permitted by some policy and forbidden by none; a forbid wins over every permit."
             );
@@ -330,9 +387,12 @@ fn said(access: &Access) -> String {
         ResourceKind::Column => format!("column {inner}"),
         ResourceKind::Function => format!("function {inner}"),
     };
-    // From the statement: nothing in it may move the cursor.
-    let what: String = what.escape_debug().take(80).collect();
-    format!("{:<12} {what}", access.verb.as_str())
+    format!("{:<12} {}", access.verb.as_str(), escaped(&what))
+}
+
+/// Names come from the statement: nothing in them may move the cursor.
+fn escaped(name: &str) -> String {
+    name.escape_debug().take(80).collect()
 }
 
 fn reason(why: &Explanation) -> String {

@@ -1,6 +1,6 @@
-use anyhow::Context;
+use anyhow::{Context, bail};
 use lockgate_ipc::{Channel, Look, Looked, Order, Role, from_memfd, pair};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::Supervisor;
@@ -9,7 +9,7 @@ use super::child::Child;
 impl Supervisor {
     /// Has keeper look into a database. The answer comes in its own time, and
     /// holds up nothing else.
-    pub(super) async fn look(&self, look: Look, answer: oneshot::Sender<Value>) {
+    pub(super) async fn look(&self, look: Look, answer: oneshot::Sender<String>) {
         let asked = match self.children.get(&Role::Keeper) {
             Some(keeper) => ask(keeper, &look).await,
             None => Err(anyhow::anyhow!(
@@ -17,13 +17,13 @@ impl Supervisor {
             )),
         };
         tokio::spawn(async move {
-            let result = match asked {
+            let found = match asked {
                 Ok(channel) => read(&channel).await,
                 Err(error) => Err(error),
             };
-            let result = result.unwrap_or_else(|error| json!({ "error": format!("{error:#}") }));
+            let error = |error| json!({ "error": format!("{error:#}") }).to_string();
             // Who asked may have gone.
-            let _ = answer.send(result);
+            let _ = answer.send(found.unwrap_or_else(error));
         });
     }
 }
@@ -36,14 +36,16 @@ async fn ask(keeper: &Child, look: &Look) -> anyhow::Result<Channel> {
     Ok(channel)
 }
 
-async fn read(channel: &Channel) -> anyhow::Result<Value> {
+/// The answer as it is. Names in it come from a server, so that nothing here
+/// reads it.
+async fn read(channel: &Channel) -> anyhow::Result<String> {
     let answer = channel.receive::<Looked>().await;
     match answer.context("keeper ended before it answered")? {
         (Looked::Found, Some(fd)) => {
             let text = tokio::task::spawn_blocking(move || from_memfd(fd)).await??;
-            Ok(serde_json::from_slice(&text)?)
+            Ok(String::from_utf8(text)?)
         }
-        (Looked::Found, None) => anyhow::bail!("keeper sent no answer"),
-        (Looked::Refused(why), _) => Ok(json!({ "error": why })),
+        (Looked::Found, None) => bail!("keeper sent no answer"),
+        (Looked::Refused(why), _) => bail!(why),
     }
 }

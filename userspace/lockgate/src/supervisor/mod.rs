@@ -144,7 +144,7 @@ impl Supervisor {
                         Request::Stop { release } => (json!({ "stopping": true }), Some(release)),
                     };
                     // Who asked may have gone.
-                    let _ = answer.send(result);
+                    let _ = answer.send(result.to_string());
                     if let Some(release) = stop {
                         break release;
                     }
