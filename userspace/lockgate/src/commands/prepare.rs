@@ -96,6 +96,9 @@ pub(crate) fn prepare(
                     .collect(),
                 None => role.named_schemas(),
             };
+            if *database == databases[0] {
+                sql.push_str(&role.creation());
+            }
             sql.push_str(&role.grants(&schemas));
             if live.is_some() {
                 let look = Look {
@@ -150,7 +153,8 @@ fn preface(target: &Target) -> String {
 -- Read it, then run it with psql as the owner of the databases, past lockgate.
 --
 -- lockgate reads the catalogue as these roles, too. For that they need nothing
--- but CONNECT: pg_catalog is open to every role.
+-- but CONNECT: pg_catalog is open to every role. ALTER DEFAULT PRIVILEGES is for
+-- the tables that whoever runs this makes later; run it as whoever makes them.
 
 ",
         target.name
@@ -211,7 +215,17 @@ impl Role<'_> {
         permitted.map(|(_, privilege)| *privilege).collect()
     }
 
-    /// SQL that makes the role and gives it what its policies permit.
+    /// SQL that makes the role.
+    fn creation(&self) -> String {
+        let role = quoted(self.name);
+        format!(
+            "-- {} logs in as {role}; set its password with \\password\n\
+             CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;\n",
+            self.workload
+        )
+    }
+
+    /// SQL that gives the role what its policies permit in the database.
     fn grants(&self, schemas: &BTreeSet<String>) -> String {
         let role = quoted(self.name);
         let mut sql = String::new();
@@ -220,11 +234,6 @@ impl Role<'_> {
             let _ = sql.write_fmt(text);
             sql.push('\n');
         };
-        line(format_args!(
-            "-- {} logs in as {role}, database {}; set its password with \\password\n\
-             CREATE ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;",
-            self.workload, self.database
-        ));
         line(format_args!("\\connect {}", quoted(self.database)));
         line(format_args!(
             "GRANT CONNECT ON DATABASE {} TO {role};",
