@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use lockgate_command::{Access, PolicyRef, TargetName, WorkloadName};
+use lockgate_command::{Access, PolicyRef, TargetName, Verb, WorkloadName};
 use serde::Serialize;
 
 use crate::Policies;
@@ -64,7 +64,18 @@ impl Policies {
             let reason = format!("there is no workload `{workload}` or no target `{target}`");
             return Explanation::Failed { reason };
         };
-        match self.ask(slice, access) {
+        let asked = match self.ask(slice, access) {
+            // Who may view may filter.
+            Asked::Unpermitted if access.verb == Verb::Filter => {
+                let view = Access::new(Verb::View, access.resource.clone());
+                match self.ask(slice, &view) {
+                    viewed @ Asked::Permitted(_) => viewed,
+                    _ => Asked::Unpermitted,
+                }
+            }
+            asked => asked,
+        };
+        match asked {
             Asked::Permitted(by) => Explanation::Permitted {
                 policies: deciding(&by),
             },

@@ -255,7 +255,13 @@ impl Catalogue {
                 schema,
                 name,
                 kind: RelationKind::Table,
-                columns: columns.into_iter().map(|name| Column { name }).collect(),
+                columns: columns
+                    .into_iter()
+                    .map(|name| Column {
+                        name,
+                        generated: false,
+                    })
+                    .collect(),
                 code_on_read: false,
                 code_on_write: false,
                 dependencies: Vec::new(),
