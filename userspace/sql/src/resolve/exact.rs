@@ -88,7 +88,12 @@ impl Lineage {
             (Root::Query(_) | Root::Table { .. }, Verb::Select | Verb::Lock) => None,
             (
                 Root::Returning { rest, .. },
-                Verb::Select | Verb::Insert | Verb::Update | Verb::Delete,
+                Verb::Select
+                | Verb::Insert
+                | Verb::Update
+                | Verb::UpdateAll
+                | Verb::Delete
+                | Verb::DeleteAll,
             ) => Some(rest),
             _ => Some(facts),
         }
