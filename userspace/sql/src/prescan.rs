@@ -112,15 +112,28 @@ fn runs(text: &[u8]) -> Result<(), Refusal> {
 struct Level {
     /// Operators since the last comma, AND or OR: these bind less.
     operators: usize,
-    /// CASE since the last comma: a comma at this level is in no CASE.
-    cases: usize,
+    /// CASE and BETWEEN since the last comma, and what operators stood before
+    /// them: an AND inside of one does not end it, nor them. A comma at this
+    /// level is in none.
+    held: usize,
     /// UNION and JOIN nest to the left as long as the statement goes on.
     joins: usize,
+    /// BEGIN ATOMIC: a body of statements, in which more may be. It is not told
+    /// which END is its own.
+    bodies: usize,
 }
+
+/// Nodes from one body to the next one in it.
+const BODY: usize = 5;
 
 impl Level {
     fn depth(self) -> usize {
-        1 + self.operators + self.cases + self.joins
+        1 + self.operators + self.held + self.joins + self.bodies
+    }
+
+    fn hold(&mut self) {
+        self.held += self.operators + 1;
+        self.operators = 0;
     }
 }
 
@@ -146,10 +159,16 @@ pub(crate) fn depth(tokens: &[ScanToken]) -> Result<(), Refusal> {
                 level = outer.pop().unwrap_or_default();
                 below = below.saturating_sub(level.depth());
             }
-            Token::Ascii44 => (level.operators, level.cases) = (0, 0),
+            Token::Ascii44 => (level.operators, level.held) = (0, 0),
             Token::And | Token::Or => level.operators = 0,
-            Token::Ascii59 if outer.is_empty() => level = Level::default(),
-            Token::Case => level.cases += 1,
+            Token::Ascii59 if outer.is_empty() => {
+                level = Level {
+                    bodies: level.bodies,
+                    ..Level::default()
+                };
+            }
+            Token::Case | Token::Between => level.hold(),
+            Token::Atomic => level.bodies += BODY,
             Token::Union | Token::Intersect | Token::Except | Token::Join => level.joins += 1,
             Token::Ascii37
             | Token::Ascii42
@@ -175,7 +194,6 @@ pub(crate) fn depth(tokens: &[ScanToken]) -> Result<(), Refusal> {
             | Token::Like
             | Token::Ilike
             | Token::Similar
-            | Token::Between
             | Token::InP
             | Token::Escape
             | Token::Overlaps => level.operators += 1,

@@ -34,6 +34,9 @@ use crate::prescan::refusal;
 
 type Walked = Result<(), Refusal>;
 
+/// Most things that one text may need: a decision is made on each.
+const NEEDS: usize = 4000;
+
 /// What all statements of one text need.
 pub(crate) fn statements(tree: &ParseResult) -> Result<Facts, Refusal> {
     let mut all = Facts::default();
@@ -56,6 +59,12 @@ pub(crate) fn statements(tree: &ParseResult) -> Result<Facts, Refusal> {
             ));
         }
         all.take(facts);
+        if all.needs.len() > NEEDS {
+            return Err(refusal(
+                format!("over {NEEDS} names of tables, functions and types in one text"),
+                "split the statement",
+            ));
+        }
     }
     Ok(all)
 }
@@ -183,6 +192,13 @@ impl Walk {
         self.defines();
     }
 
+    /// How rows are kept or found: code, if it is not PostgreSQL's own.
+    fn access_method(&mut self, name: &str) {
+        if !is_access_method(name) {
+            self.database(Verb::Opaque);
+        }
+    }
+
     fn column(&mut self, name: &str) {
         self.facts.columns.insert(cut(name).to_owned());
     }
@@ -250,6 +266,24 @@ impl Walk {
     fn hides(&self, name: &str) -> bool {
         self.hidden.iter().any(|names| names.contains(cut(name)))
     }
+}
+
+/// PostgreSQL's own, those of listed extensions (only superusers make any), and
+/// none, which is the default.
+fn is_access_method(name: &str) -> bool {
+    matches!(
+        name,
+        "" | "heap"
+            | "btree"
+            | "hash"
+            | "gist"
+            | "gin"
+            | "brin"
+            | "spgist"
+            | "rtree"
+            | "hnsw"
+            | "ivfflat"
+    )
 }
 
 pub(crate) fn name(schema: &str, name: &str) -> Name {
