@@ -6,6 +6,7 @@
 
 mod contender;
 mod measure;
+mod reading;
 mod report;
 
 use std::path::Path;
@@ -87,6 +88,10 @@ pub fn run(plan: &Plan, json: Option<&Path>, docs: bool) -> Result<()> {
             })?;
         }
     }
+
+    let reading = reading::cost().context("what reading a statement costs")?;
+    eprintln!("[bench] reading new statements: {reading:?}");
+    report.reading(reading);
 
     let table = report.table();
     println!("{table}");

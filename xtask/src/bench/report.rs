@@ -25,6 +25,8 @@ pub struct Report {
     /// The order in which cases came.
     cases: Vec<String>,
     idle_kib: BTreeMap<&'static str, f64>,
+    /// Metrics of statements, by their names.
+    reading: BTreeMap<String, f64>,
 }
 
 impl Report {
@@ -43,6 +45,7 @@ impl Report {
             samples: BTreeMap::new(),
             cases: Vec::new(),
             idle_kib: BTreeMap::new(),
+            reading: BTreeMap::new(),
         })
     }
 
@@ -57,6 +60,10 @@ impl Report {
     pub fn idle(&mut self, contender: &'static str, kib: f64) {
         eprintln!("[bench] idle connection, {contender}: {kib:.1} KiB");
         self.idle_kib.insert(contender, kib);
+    }
+
+    pub fn reading(&mut self, metrics: BTreeMap<String, f64>) {
+        self.reading = metrics;
     }
 
     /// `metrics`: from a dotted name to a number.
@@ -103,6 +110,7 @@ impl Report {
             };
             metrics.insert(name, *kib);
         }
+        metrics.extend(self.reading.clone());
         // JSON has no infinity: a ratio to nothing is left out.
         metrics.retain(|_, value| value.is_finite());
         json!({ "about": self.about, "metrics": metrics })

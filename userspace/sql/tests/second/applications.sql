@@ -1,0 +1,28 @@
+SELECT "auth_user"."id", "auth_user"."password", "auth_user"."last_login" FROM "auth_user" WHERE "auth_user"."username" = 'admin' LIMIT 21;
+SELECT (1) AS "a" FROM "django_session" WHERE "django_session"."session_key" = 'x' LIMIT 1;
+SELECT "shop_order"."id", "shop_customer"."name" FROM "shop_order" INNER JOIN "shop_customer" ON ("shop_order"."customer_id" = "shop_customer"."id") WHERE ("shop_order"."paid" = true AND NOT ("shop_order"."status" IN ('x', 'y'))) ORDER BY "shop_order"."made" DESC, "shop_order"."id" ASC;
+SELECT COUNT(*) AS "__count" FROM "shop_order" WHERE "shop_order"."made" BETWEEN '2024-01-01T00:00:00+00:00'::timestamptz AND '2024-12-31T23:59:59+00:00'::timestamptz;
+SELECT COUNT(*) FROM (SELECT DISTINCT "shop_order"."customer_id" AS "col1" FROM "shop_order" WHERE UPPER("shop_order"."note"::text) LIKE UPPER('%x%')) subquery;
+INSERT INTO "shop_order" ("customer_id", "made", "total") VALUES (1, '2024-01-01T00:00:00+00:00'::timestamptz, '12.50') RETURNING "shop_order"."id";
+UPDATE "shop_order" SET "total" = ("shop_order"."total" + '1.00'), "status" = CASE WHEN ("shop_order"."id" = 7) THEN 'paid' ELSE NULL END WHERE "shop_order"."id" IN (7, 8);
+DELETE FROM "shop_line" WHERE "shop_line"."order_id" IN (SELECT U0."id" FROM "shop_order" U0 WHERE U0."customer_id" = 3);
+SELECT "shop_order"."id", (SELECT SUM(U0."amount") AS "s" FROM "shop_line" U0 WHERE U0."order_id" = ("shop_order"."id") GROUP BY U0."order_id") AS "sum" FROM "shop_order" FOR UPDATE OF "shop_order" SKIP LOCKED;
+SELECT EXISTS(SELECT 1 AS "a" FROM "shop_order" U0 WHERE U0."customer_id" = ("shop_customer"."id") LIMIT 1) AS "has" FROM "shop_customer";
+SELECT anon_1.users_id, addresses_1.email FROM (SELECT users.id AS users_id FROM users WHERE users.name = $1::VARCHAR ORDER BY users.id LIMIT $2::INTEGER) AS anon_1 LEFT OUTER JOIN addresses AS addresses_1 ON anon_1.users_id = addresses_1.user_id;
+INSERT INTO users (name, fullname) SELECT p0::VARCHAR, p1::VARCHAR FROM (VALUES ($1::VARCHAR, $2::VARCHAR, 0), ($3::VARCHAR, $4::VARCHAR, 1)) AS imp_sen(p0, p1, sen_counter) ORDER BY sen_counter RETURNING users.id, users.id AS id__1;
+UPDATE users SET name=$1::VARCHAR WHERE users.id = $2::INTEGER AND EXISTS (SELECT 1 FROM addresses WHERE addresses.user_id = users.id);
+WITH RECURSIVE tree(id, parent_id, depth) AS (SELECT nodes.id, nodes.parent_id, 1 FROM nodes WHERE nodes.parent_id IS NULL UNION ALL SELECT nodes.id, nodes.parent_id, tree.depth + 1 FROM nodes JOIN tree ON nodes.parent_id = tree.id) SELECT tree.id, tree.depth FROM tree ORDER BY tree.depth;
+SELECT pg_catalog.pg_class.relname FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_catalog.pg_namespace.oid = pg_catalog.pg_class.relnamespace WHERE pg_catalog.pg_class.relkind = ANY (ARRAY[$1::VARCHAR, $2::VARCHAR]) AND pg_catalog.pg_table_is_visible(pg_catalog.pg_class.oid);
+INSERT INTO events (kind, body) VALUES ($1, $2) ON CONFLICT ON CONSTRAINT events_kind_key DO UPDATE SET body = EXCLUDED.body WHERE events.body IS DISTINCT FROM EXCLUDED.body RETURNING events.id;
+SELECT date_trunc('month', o.made) AS month, sum(o.total) FILTER (WHERE o.paid) AS paid, rank() OVER (PARTITION BY o.customer_id ORDER BY o.total DESC) FROM orders AS o GROUP BY 1, o.customer_id, o.total HAVING count(*) > 1;
+SELECT t."id", t."data" ->> 'name' AS "name", t."data" #> '{a,b}' FROM "documents" t WHERE t."data" @> '{"a": 1}'::jsonb AND t."tags" && ARRAY['x']::text[];
+UPDATE accounts SET balance = balance - $1 FROM transfers t WHERE t.from_account = accounts.id AND t.id = $2;
+DELETE FROM sessions USING users WHERE sessions.user_id = users.id AND users.disabled RETURNING sessions.id;
+WITH moved AS (DELETE FROM queue WHERE id IN (SELECT id FROM queue ORDER BY id LIMIT 10 FOR UPDATE SKIP LOCKED) RETURNING *) INSERT INTO done SELECT * FROM moved;
+MERGE INTO stock AS s USING deliveries AS d ON s.item = d.item WHEN MATCHED THEN UPDATE SET amount = s.amount + d.amount WHEN NOT MATCHED THEN INSERT (item, amount) VALUES (d.item, d.amount);
+COPY measurements (at, value) FROM STDIN;
+COPY (SELECT id, name FROM customers) TO STDOUT WITH (FORMAT csv, HEADER);
+UPDATE pgbench_accounts SET abalance = abalance + -3581 WHERE aid = 86309;
+SELECT abalance FROM pgbench_accounts WHERE aid = 86309;
+INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (3, 1, 86309, -3581, CURRENT_TIMESTAMP);
+truncate table pgbench_accounts, pgbench_branches, pgbench_history, pgbench_tellers
