@@ -7,6 +7,7 @@ mod evasions;
 mod main_job;
 mod misfortune;
 mod policy;
+mod reading;
 mod stage;
 mod tagged;
 mod trust;

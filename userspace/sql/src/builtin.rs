@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
 use lockgate_command::Verb;
+use serde::{Deserialize, Serialize};
 
 /// What a built-in function does besides computing its result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FunctionClass {
     /// Nothing, or something about the own session only.
     Pure,
@@ -69,8 +70,13 @@ pub fn is_operator(name: &str) -> bool {
 
 /// Whether PostgreSQL has a type of that name.
 pub fn is_type(name: &str) -> bool {
-    static TYPES: LazyLock<HashSet<&str>> =
-        LazyLock::new(|| include_str!("../data/types.txt").lines().collect());
+    static TYPES: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+        let later = include_str!("../data/types-later.txt").lines();
+        include_str!("../data/types.txt")
+            .lines()
+            .chain(later)
+            .collect()
+    });
     TYPES.contains(name)
 }
 
@@ -133,6 +139,10 @@ fn by_name(name: &str) -> Option<FunctionClass> {
         | "pg_stat_clear_snapshot"
         | "pg_stat_force_next_flush"
         | "pg_stat_have_stats"
+        | "pg_stat_get_io"
+        | "pg_stat_get_backend_io"
+        | "pg_stat_get_backend_wal"
+        | "pg_get_wait_events"
         | "pg_stat_get_recovery_prefetch" => Pure,
         "pg_stat_get_xact_blocks_fetched"
         | "pg_stat_get_xact_blocks_hit"
@@ -144,10 +154,16 @@ fn by_name(name: &str) -> Option<FunctionClass> {
         | "pg_stat_get_xact_tuples_fetched"
         | "pg_stat_get_xact_tuples_hot_updated"
         | "pg_stat_get_xact_tuples_inserted"
+        | "pg_stat_get_xact_tuples_newpage_updated"
         | "pg_stat_get_xact_tuples_returned"
         | "pg_stat_get_xact_tuples_updated" => Pure,
 
-        "nextval" | "setval" | "currval" | "lastval" | "pg_sequence_last_value" => Sequence,
+        "nextval"
+        | "setval"
+        | "currval"
+        | "lastval"
+        | "pg_sequence_last_value"
+        | "pg_get_sequence_data" => Sequence,
         "pg_notify" => Notify,
         "set_config" => Settings,
         "brin_desummarize_range"

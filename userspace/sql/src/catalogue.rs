@@ -1,8 +1,12 @@
+mod code;
 mod queries;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
+
+use self::code::Code;
+use crate::builtin::FunctionClass;
 
 /// The answer to one of [`Catalogue::QUERIES`]: rows of text columns, as the
 /// simple query protocol gives them.
@@ -54,6 +58,33 @@ pub struct Relation {
     pub dependencies: Vec<Dependency>,
     /// What it is a partition or child of.
     pub parents: Vec<u32>,
+    /// Foreign keys that change other rows when a row of this relation goes or
+    /// changes.
+    pub references: Vec<Reference>,
+}
+
+/// A column that a foreign key of another relation references.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Reference {
+    /// The relation with the foreign key.
+    pub by: u32,
+    /// The column that is referenced.
+    pub column: String,
+    /// What a DELETE does to the rows that reference the row.
+    pub on_delete: Cascade,
+    /// What an UPDATE of the column does to them.
+    pub on_update: Cascade,
+}
+
+/// What a foreign key does to the rows that have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Cascade {
+    /// It refuses the change, or lets it be.
+    Nothing,
+    /// It changes their columns.
+    Update,
+    /// It deletes them.
+    Delete,
 }
 
 /// A column of a [`Relation`].
@@ -100,8 +131,11 @@ pub enum RelationKind {
 /// Names outside PostgreSQL's own, each with the schemas that have it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Others {
-    functions: BTreeMap<String, BTreeSet<String>>,
-    operators: BTreeMap<String, BTreeSet<String>>,
+    /// What they do, where that is known of all functions of that name in that
+    /// schema.
+    functions: BTreeMap<String, BTreeMap<String, Option<FunctionClass>>>,
+    /// Whether all of them do nothing but compute their results.
+    operators: BTreeMap<String, BTreeMap<String, bool>>,
     /// Those whose input may run code that is not PostgreSQL's own.
     types: BTreeMap<String, BTreeSet<String>>,
     /// Those that cannot: enums, plain domains, composites of such.
@@ -149,15 +183,28 @@ impl Catalogue {
     /// # Errors
     /// When there are not as many answers as queries, or one has another form.
     pub fn from_rows(epoch: u64, answers: &[Rows]) -> Result<Self, CatalogueError> {
-        let [relations, columns, dependencies, parents, others, schemas] = answers else {
+        let [
+            relations,
+            columns,
+            dependencies,
+            parents,
+            functions,
+            operators,
+            others,
+            code_of_relations,
+            foreign_keys,
+            schemas,
+        ] = answers
+        else {
             return Err(CatalogueError {
                 query: "all",
                 row: 0,
                 problem: format!("{} answers, not {}", answers.len(), Self::QUERIES.len()),
             });
         };
+        let code = Code::read(functions, operators)?;
         let mut found: Vec<Relation> = read("relations", relations, |row| {
-            let [oid, schema, name, kind, read, write] = texts(row)?;
+            let [oid, schema, name, kind] = texts(row)?;
             let (oid, kind) = (number(oid)?, RelationKind::from_relkind(kind)?);
             Ok(Relation {
                 oid,
@@ -165,10 +212,11 @@ impl Catalogue {
                 name: name.to_owned(),
                 kind,
                 columns: Vec::new(),
-                code_on_read: truth(read)?,
-                code_on_write: truth(write)?,
+                code_on_read: false,
+                code_on_write: false,
                 dependencies: Vec::new(),
                 parents: Vec::new(),
+                references: Vec::new(),
             })
         })?;
         let places: HashMap<u32, usize> = found
@@ -217,20 +265,71 @@ impl Catalogue {
                 found[*place].parents.push(parent);
             }
         }
-        let mut names = Others::default();
-        for (kind, schema, name) in read("names", others, |row| {
-            let [kind, schema, name] = texts(row)?;
-            Ok((kind.to_owned(), schema.to_owned(), name.to_owned()))
-        })? {
-            let list = match kind.as_str() {
-                "function" => &mut names.functions,
-                "operator" => &mut names.operators,
-                "type" => &mut names.types,
-                "harmless type" => &mut names.harmless_types,
-                "collation" => &mut names.collations,
-                _ => continue,
+        for (relation, reading) in read("code", code_of_relations, |row| {
+            let [relation, mode, run] = texts(row)?;
+            let reading = match mode {
+                "read" => true,
+                "write" => false,
+                _ => return Err(format!("mode {mode}")),
             };
-            list.entry(name).or_default().insert(schema);
+            Ok((!code.is_pure(run)).then_some((number(relation)?, reading)))
+        })?
+        .into_iter()
+        .flatten()
+        {
+            match (places.get(&relation), reading) {
+                (Some(place), true) => found[*place].code_on_read = true,
+                (Some(_), false) => mark_parents(&mut found, &places, relation),
+                (None, _) => {}
+            }
+        }
+        for (parent, reference) in read("foreign keys", foreign_keys, |row| {
+            let [parent, by, on_delete, on_update, column] = texts(row)?;
+            let reference = Reference {
+                by: number(by)?,
+                column: column.to_owned(),
+                on_delete: Cascade::from_action(on_delete, Cascade::Delete),
+                on_update: Cascade::from_action(on_update, Cascade::Update),
+            };
+            Ok((number(parent)?, reference))
+        })? {
+            if let Some(place) = places.get(&parent) {
+                found[*place].references.push(reference);
+            }
+        }
+        let mut names = Others::default();
+        let mut harmless: BTreeMap<(String, String), bool> = BTreeMap::new();
+        for (kind, schema, name, pure) in read("names", others, |row| {
+            let [kind, schema, name, run] = texts(row)?;
+            let pure = code.is_pure(run);
+            Ok((kind.to_owned(), schema.to_owned(), name.to_owned(), pure))
+        })? {
+            match kind.as_str() {
+                "type" => *harmless.entry((name, schema)).or_insert(true) &= pure,
+                "collation" => {
+                    names.collations.entry(name).or_default().insert(schema);
+                }
+                _ => {}
+            }
+        }
+        for ((name, schema), harmless) in harmless {
+            let types = match harmless {
+                true => &mut names.harmless_types,
+                false => &mut names.types,
+            };
+            types.entry(name).or_default().insert(schema);
+        }
+        for function in code.functions {
+            let overloads = names.functions.entry(function.name).or_default();
+            let class = match overloads.get(&function.schema) {
+                Some(before) => both(*before, function.class),
+                None => function.class,
+            };
+            overloads.insert(function.schema, class);
+        }
+        for operator in code.operators {
+            let overloads = names.operators.entry(operator.name).or_default();
+            *overloads.entry(operator.schema).or_insert(true) &= operator.pure;
         }
         let schemas = read("schemas", schemas, |row| {
             let [name] = texts(row)?;
@@ -348,13 +447,21 @@ impl Catalogue {
         self.schemas.contains(name)
     }
 
-    /// The schemas with a function of that name that is not PostgreSQL's own.
-    pub(crate) fn functions(&self, name: &str) -> impl Iterator<Item = &str> {
-        schemas_of(&self.others.functions, name)
+    /// The schemas with a function of that name that is not PostgreSQL's own,
+    /// and what it does there if that is known.
+    pub(crate) fn functions(
+        &self,
+        name: &str,
+    ) -> impl Iterator<Item = (&str, Option<FunctionClass>)> {
+        let schemas = self.others.functions.get(name).into_iter().flatten();
+        schemas.map(|(schema, class)| (schema.as_str(), *class))
     }
 
-    pub(crate) fn operators(&self, name: &str) -> impl Iterator<Item = &str> {
-        schemas_of(&self.others.operators, name)
+    /// The schemas with an operator of that name that is not PostgreSQL's own,
+    /// and whether it is known to do nothing but compute its result.
+    pub(crate) fn operators(&self, name: &str) -> impl Iterator<Item = (&str, bool)> {
+        let schemas = self.others.operators.get(name).into_iter().flatten();
+        schemas.map(|(schema, pure)| (schema.as_str(), *pure))
     }
 
     pub(crate) fn types(&self, name: &str) -> impl Iterator<Item = &str> {
@@ -409,6 +516,41 @@ fn schemas_of<'a>(
     name: &str,
 ) -> impl Iterator<Item = &'a str> + use<'a> {
     names.get(name).into_iter().flatten().map(String::as_str)
+}
+
+/// A write to a parent reaches its children.
+fn mark_parents(found: &mut [Relation], places: &HashMap<u32, usize>, oid: u32) {
+    let mut marked = vec![oid];
+    while let Some(oid) = marked.pop() {
+        let Some(place) = places.get(&oid) else {
+            continue;
+        };
+        let relation = &mut found[*place];
+        if !relation.code_on_write {
+            relation.code_on_write = true;
+            marked.extend(&relation.parents);
+        }
+    }
+}
+
+/// What two overloads of one name do together, if that can be said.
+fn both(one: Option<FunctionClass>, other: Option<FunctionClass>) -> Option<FunctionClass> {
+    match (one?, other?) {
+        (one, FunctionClass::Pure) => Some(one),
+        (FunctionClass::Pure, other) => Some(other),
+        (one, other) => (one == other).then_some(one),
+    }
+}
+
+impl Cascade {
+    /// From `pg_constraint.confdeltype` or `confupdtype`.
+    fn from_action(action: &str, cascade: Self) -> Self {
+        match action {
+            "c" => cascade,
+            "n" | "d" => Self::Update,
+            _ => Self::Nothing,
+        }
+    }
 }
 
 impl From<Stored> for Catalogue {

@@ -22,6 +22,7 @@ mod analyser;
 mod analysis;
 mod builtin;
 mod catalogue;
+mod extensions;
 mod lineage;
 mod names;
 mod prescan;
@@ -36,7 +37,10 @@ mod walk;
 pub use analyser::{Analyser, AnalyserSettings, STACK};
 pub use analysis::Analysis;
 pub use builtin::{FunctionClass, function_class, is_operator, is_type};
-pub use catalogue::{Catalogue, CatalogueError, Column, Dependency, Relation, RelationKind, Rows};
+pub use catalogue::{
+    Cascade, Catalogue, CatalogueError, Column, Dependency, Reference, Relation, RelationKind, Rows,
+};
+pub use extensions::extension_lists;
 pub use reading::Reading;
 pub use resolve::{Effects, Resolved, SearchPath, SessionNames, refused, resolve};
 pub use tags::Tags;

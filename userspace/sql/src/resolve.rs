@@ -5,7 +5,7 @@ use lockgate_command::{Access, Refusal, Resource, ResourceKind, Statement, Verb}
 
 use crate::analysis::{Analysis, Facts};
 use crate::builtin::{function_class, is_type};
-use crate::catalogue::{Catalogue, Relation, is_system};
+use crate::catalogue::{Cascade, Catalogue, Reference, Relation, is_system};
 use crate::lineage::Lineage;
 use crate::names::{Name, Need};
 use crate::tags::{Tags, view};
@@ -147,6 +147,8 @@ struct Resolver<'a> {
     row_functions: bool,
     accesses: Vec<Access>,
     seen: HashSet<Access>,
+    /// Where cascades have been followed from.
+    cascaded: HashSet<(Verb, u32, bool)>,
     effects: Effects,
 }
 
@@ -171,6 +173,7 @@ impl<'a> Resolver<'a> {
                 .any(|need| matches!(need, Need::Attribute(name) if takes_rows(catalogue, name))),
             accesses: Vec::new(),
             seen: HashSet::new(),
+            cascaded: HashSet::new(),
             effects: Effects {
                 names_change: facts.names_change,
                 catalogue_changes: facts.catalogue_changes,
@@ -201,11 +204,26 @@ impl<'a> Resolver<'a> {
     fn need(&mut self, need: &Need) {
         match need {
             Need::Target(verb) => self.add(*verb, Resource::target()),
-            Need::Database(verb) => self.database(*verb),
+            Need::Database(verb) => {
+                self.database(*verb);
+                if *verb == Verb::Select {
+                    self.tagged_in_database(self.database);
+                }
+            }
             Need::OtherDatabase(verb, name) => {
                 self.add(*verb, Resource::new(ResourceKind::Database, [name]));
+                if *verb == Verb::Select {
+                    self.tagged_in_database(name);
+                }
             }
-            Need::Schema(verb, name) => self.schema(*verb, name),
+            Need::Schema(verb, name) => {
+                self.schema(*verb, name);
+                // All of its tables at once, or another name for them, which
+                // would lose their tags.
+                if matches!(verb, Verb::Select | Verb::Alter) {
+                    self.tagged_in_schema(name);
+                }
+            }
             Need::InSchema(verb, name) => self.in_schema(*verb, name),
             Need::Relation(verb, name) => self.relation(*verb, name),
             Need::NewRelation { name, temporary } => self.new_relation(name, *temporary),
@@ -354,6 +372,21 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// All tables at once.
+    fn tagged_in_database(&mut self, database: &str) {
+        for access in self.tags.view_accesses(database) {
+            self.push(access);
+        }
+    }
+
+    fn tagged_in_schema(&mut self, schema: &str) {
+        for access in self.tags.view_accesses(self.database) {
+            if access.resource.path().get(1).is_some_and(|of| of == schema) {
+                self.push(access);
+            }
+        }
+    }
+
     fn system_relation(&mut self, verb: Verb, schema: &str, name: &str) {
         match verb {
             // The server shows everybody but that column.
@@ -399,11 +432,49 @@ impl<'a> Resolver<'a> {
                 .map(|dependency| dependency.relation);
             beneath.extend(below.filter_map(|oid| self.catalogue.relation_by_oid(oid)));
         }
+        if matches!(verb, Verb::Update | Verb::Delete) {
+            self.cascade(verb, relation, false);
+        }
         if !self.tags.is_empty() {
             for part in self.catalogue.relatives(relation) {
                 self.tagged(verb, &part.schema, &part.name);
             }
             self.tagged_beneath(relation);
+        }
+    }
+
+    /// Rows that a foreign key changes or deletes with those of `relation` and
+    /// its children. `follows`: what changes is not in the text, since the
+    /// change is itself one of a foreign key.
+    fn cascade(&mut self, verb: Verb, relation: &'a Relation, follows: bool) {
+        if !self.cascaded.insert((verb, relation.oid, follows)) {
+            return;
+        }
+        let catalogue = self.catalogue;
+        for child in catalogue.children(relation.oid) {
+            self.cascade(verb, child, follows);
+        }
+        for reference in &relation.references {
+            let Reference {
+                by,
+                column,
+                on_delete,
+                on_update,
+            } = reference;
+            let action = match verb {
+                Verb::Delete => *on_delete,
+                _ if follows || self.facts.may_touch(column) => *on_update,
+                _ => Cascade::Nothing,
+            };
+            let verb = match action {
+                Cascade::Nothing => continue,
+                Cascade::Update => Verb::Update,
+                Cascade::Delete => Verb::Delete,
+            };
+            if let Some(by) = catalogue.relation_by_oid(*by) {
+                self.cascade(verb, by, true);
+                self.found(verb, by);
+            }
         }
     }
 
@@ -463,8 +534,9 @@ impl<'a> Resolver<'a> {
                 self.of_function(verb, self.creation_schema(), &name.name);
             }
             None => {
-                let functions = catalogue.functions(&name.name);
-                let found: Vec<_> = functions.chain(catalogue.operators(&name.name)).collect();
+                let functions = catalogue.functions(&name.name).map(|(schema, _)| schema);
+                let operators = catalogue.operators(&name.name).map(|(schema, _)| schema);
+                let found: Vec<_> = functions.chain(operators).collect();
                 if found.is_empty() {
                     self.of_function(verb, UNKNOWN, &name.name);
                 }

@@ -1,15 +1,17 @@
 //! What this crate believes of PostgreSQL, asked of PostgreSQL.
 
 mod judge;
+mod second;
 mod server;
 mod shop;
 
 use lockgate_sql::{
-    Catalogue, RelationKind, SearchPath, Tags, function_class, is_operator, is_type, resolve,
+    Catalogue, RelationKind, SearchPath, Tags, extension_lists, function_class, is_operator,
+    is_type, resolve,
 };
 use server::Server;
 
-/// One server for all, since starting one takes longer than all else.
+/// One server for most, since starting one takes longer than all else.
 #[test]
 fn a_real_server_agrees() {
     let server = Server::start();
@@ -19,6 +21,7 @@ fn a_real_server_agrees() {
     names_resolve_as_the_server_resolves_them(&server);
     clients_need_no_right_but_to_connect(&server);
     judge::the_server_confirms_what_is_shown(&server);
+    every_command_is_in_the_document(&server);
 }
 
 fn every_built_in_name_is_known(server: &Server) {
@@ -80,6 +83,12 @@ create type other_mood as enum ('a');
 create function to_other(int) returns other_mood language sql as $$select 'a'::other_mood$$;
 create cast (int as other_mood) with function to_other(int);
 create collation german from "C";
+create type unit as enum ('a');
+create function from_unit(unit) returns int language sql as $$select 1$$;
+create cast (unit as int) with function from_unit(unit) as implicit;
+create table units (u unit);
+create function difference(float8, float8) returns float8 immutable language sql as $$select 1.0::float8$$;
+create type spread as range (subtype = float8, subtype_diff = difference);
 create temp table hidden (id int);
 "#;
 
@@ -107,6 +116,7 @@ fn the_catalogue_says_what_runs_code(server: &Server) {
         ("domained", false, true),
         ("child", false, true),
         ("parent", false, true),
+        ("units", true, true),
     ] {
         assert_eq!(
             (of(name).code_on_read, of(name).code_on_write),
@@ -166,6 +176,12 @@ fn the_catalogue_says_what_runs_code(server: &Server) {
         ("SELECT 'a'::other_mood", "opaque schema public"),
         ("SELECT 'a' COLLATE german", "opaque schema public"),
         ("SELECT nextval('counter')", "use_sequence public.counter"),
+        ("SELECT 'a'::unit", "opaque schema public"),
+        ("SELECT '[1,2]'::spread", "opaque schema public"),
+        (
+            "SELECT 1 + u FROM units",
+            "opaque public.units, select public.units",
+        ),
         ("SELECT id FROM hidden", "select ?.hidden"),
     ] {
         let tags = Tags::new(&[tag("public.customers.ssn"), tag("public.parent.ssn")]);
@@ -178,6 +194,291 @@ fn the_catalogue_says_what_runs_code(server: &Server) {
         );
         assert_eq!(shop::words(&resolved), expected, "{text}");
     }
+}
+
+/// The list of psql is that of the documentation's reference.
+fn every_command_is_in_the_document(server: &Server) {
+    let help = server
+        .client("psql")
+        .args(["-XAtq", "-d", "postgres", "-c", "\\h"])
+        .output()
+        .expect("psql runs");
+    // The longest leaves one space only.
+    let help = String::from_utf8(help.stdout)
+        .expect("UTF-8")
+        .replace("CONFIGURATION ", "CONFIGURATION  ");
+    // Columns of names, two spaces or more between them.
+    let commands: Vec<&str> = help
+        .lines()
+        .skip(1)
+        .flat_map(|line| line.split("  "))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert!(commands.len() > 180, "{commands:?}");
+    let document = include_str!("../../../docs/statements.md");
+    let missing: Vec<_> = commands
+        .into_iter()
+        // TABLE and WITH are parts of SELECT.
+        .filter(|name| !matches!(*name, "TABLE" | "WITH"))
+        .filter(|name| !document.contains(&format!("| [{name}](")))
+        .collect();
+    assert_eq!(missing, [""; 0]);
+}
+
+#[test]
+fn foreign_keys_are_followed() {
+    let server = Server::start();
+    server.rows("postgres", "create database keys");
+    server.rows(
+        "keys",
+        "create table maker (id int primary key, name text unique);
+         create table part (id int primary key references maker on delete cascade);
+         create table price (part int references part on delete cascade on update cascade);
+         create table note (maker text references maker (name) on delete set null on update set default);
+         create table log (maker int references maker);
+         create table price_list (id int primary key) partition by range (id);
+         create table price_list_1 partition of price_list for values from (1) to (9);
+         create table offer (list int references price_list on delete cascade)",
+    );
+    let catalogue = server.catalogue("keys");
+    for (text, expected) in [
+        (
+            "DELETE FROM maker",
+            "delete public.maker, delete public.part, delete public.price, update public.note",
+        ),
+        ("UPDATE maker SET id = 1", "update public.maker"),
+        (
+            "UPDATE maker SET name = 'x'",
+            "update public.maker, update public.note",
+        ),
+        (
+            "UPDATE part SET id = 1",
+            "update public.part, update public.price",
+        ),
+        (
+            "DELETE FROM price_list",
+            "delete public.offer, delete public.price_list",
+        ),
+        (
+            "DELETE FROM price_list_1",
+            "delete public.offer, delete public.price_list_1",
+        ),
+        ("DELETE FROM log", "delete public.log"),
+    ] {
+        assert_eq!(meaning(&catalogue, text), expected, "{text}");
+    }
+    // The server agrees about the first.
+    server.rows(
+        "keys",
+        "insert into maker values (1, 'a'); insert into part values (1);
+         insert into price values (1); insert into note values ('a'); delete from maker",
+    );
+    let left = server.rows(
+        "keys",
+        "select count(*), (select count(*) from price), (select count(*) from note where maker is null) from part",
+    );
+    assert_eq!(
+        left[0],
+        [Some("0".into()), Some("0".into()), Some("1".into())]
+    );
+}
+
+fn meaning(catalogue: &Catalogue, text: &str) -> String {
+    let analysis = shop::analyse(&shop::analyser(), text);
+    let session = shop::session(shop::usual_path());
+    shop::words(&resolve(&analysis, catalogue, &session, &Tags::default()))
+}
+
+/// Extensions of Debian's postgresql-contrib that are listed.
+const EXTENSIONS: &[&str] = &[
+    "citext",
+    "hstore",
+    "ltree",
+    "pg_stat_statements",
+    "pg_trgm",
+    "pgcrypto",
+    "unaccent",
+    "uuid-ossp",
+];
+
+#[test]
+fn extensions_are_known_by_what_they_run() {
+    let server = Server::start();
+    every_function_of_a_listed_extension_was_looked_at(&server);
+    members_are_known_by_what_they_run(&server);
+}
+
+/// A newer version with a function more fails here, until that is listed.
+fn every_function_of_a_listed_extension_was_looked_at(server: &Server) {
+    server.rows("postgres", "create database extended");
+    for name in EXTENSIONS {
+        server.rows("extended", &format!("create extension \"{name}\""));
+    }
+    let functions = server.rows(
+        "extended",
+        &format!("set search_path = pg_catalog; {}", Catalogue::QUERIES[4]),
+    );
+    let (mut looked_at, mut not) = (0, Vec::new());
+    for row in functions {
+        let [_, _, name, extension, version, code, kind] = &row[..] else {
+            panic!("{row:?}")
+        };
+        let text = |column: &Option<String>| column.clone().unwrap_or_default();
+        if text(extension) == "plpgsql" || text(kind) == "a" {
+            continue;
+        }
+        match extension_lists(&text(extension), &text(version), &text(code)) {
+            true => looked_at += 1,
+            false => not.push(format!("{extension:?} {version:?} {name:?}: {code:?}")),
+        }
+    }
+    assert!(not.is_empty(), "not listed:\n{}", not.join("\n"));
+    assert!(looked_at > 250, "only {looked_at}");
+}
+
+fn members_are_known_by_what_they_run(server: &Server) {
+    server.rows(
+        "extended",
+        "create table plain (id uuid default uuid_generate_v4(), name citext, tags hstore, path ltree);
+         create table bodies (body text check (similarity(body, 'x') < 1), hash bytea
+             generated always as (digest(body, 'sha256')) stored);
+         create index on bodies using gin (body gin_trgm_ops);
+         create view names as select lower(name) from plain where name = 'x'",
+    );
+    let catalogue = server.catalogue("extended");
+    for (text, expected) in [
+        (
+            "SELECT replace('a', 'b', 'c'), split_part('a', 'b', 1)",
+            "session",
+        ),
+        (
+            "SELECT 'a'::citext = 'A', 'a' LIKE 'b', max('a'::citext)",
+            "session",
+        ),
+        (
+            "SELECT 'a=>1'::hstore -> 'a', 'a.b'::ltree @> 'a'",
+            "session",
+        ),
+        (
+            "SELECT gen_random_bytes(8), crypt('a', gen_salt('bf'))",
+            "session",
+        ),
+        (
+            "SELECT uuid_generate_v4(), similarity('a', 'b'), 'a' % 'b', unaccent('é')",
+            "session",
+        ),
+        (
+            "INSERT INTO plain (name) VALUES ('x')",
+            "insert public.plain",
+        ),
+        (
+            "INSERT INTO bodies (body) VALUES ('x')",
+            "insert public.bodies",
+        ),
+        ("SELECT * FROM names", "select public.names"),
+        ("SELECT NULL::plain", "session"),
+        ("SELECT pg_stat_statements_reset()", "system"),
+        (
+            "SELECT * FROM pg_stat_statements(true)",
+            "inspect database shop",
+        ),
+        (
+            "SELECT populate_record(NULL::plain, 'a=>1')",
+            "call public.populate_record()",
+        ),
+    ] {
+        assert_eq!(meaning(&catalogue, text), expected, "{text}");
+    }
+
+    // What the owner of an extension, who is no superuser, can do to it.
+    server.rows(
+        "extended",
+        "create role owner login; grant create on database extended to owner;
+         grant create on schema public to owner; drop extension citext cascade;
+         drop extension pg_trgm cascade;
+         create schema evil authorization owner",
+    );
+    server.rows_as(
+        "owner",
+        "extended",
+        "create extension citext; create extension pg_trgm;
+         create function evil.look(text) returns text language sql as $$select $1$$;
+         alter extension citext add function evil.look(text);
+         create aggregate evil.seed(float8) (sfunc = float8pl, stype = float8);
+         create aggregate evil.stop(int) (sfunc = pg_catalog.lo_truncate, stype = int);
+         alter extension citext add aggregate evil.seed(float8);
+         alter extension citext add aggregate evil.stop(int);
+         create operator evil.#### (function = evil.look, rightarg = text);
+         alter extension citext add operator evil.#### (none, text)",
+    );
+    let catalogue = server.catalogue("extended");
+    for (text, expected) in [
+        (
+            "SELECT replace('a', 'b', 'c'), similarity('a', 'b')",
+            "session",
+        ),
+        // Members, but of what code?
+        ("SELECT look('a')", "call evil.look()"),
+        ("SELECT #### 'a'", "call evil.####()"),
+        ("SELECT stop(1)", "call evil.stop()"),
+        // Of nothing but harmless code of PostgreSQL's own.
+        ("SELECT seed(1)", "session"),
+    ] {
+        assert_eq!(meaning(&catalogue, text), expected, "{text}");
+    }
+    for refused in [
+        "create or replace function public.similarity(text, text) returns float4 language sql as 'select 1.0::float4'",
+        "create or replace function public.replace(citext, citext, citext) returns text language sql as 'select evil.look($1)'",
+        "create function evil.similarity(text, text) returns float4 language c as '$libdir/pg_trgm', 'similarity'",
+    ] {
+        assert!(
+            server.try_rows_as("owner", "extended", refused).is_none(),
+            "{refused}"
+        );
+    }
+    let means = |text: &str| meaning(&server.catalogue("extended"), text);
+    // A function of the same name, under the same roof or not.
+    server.rows_as(
+        "owner",
+        "extended",
+        "create function evil.similarity(varchar, varchar) returns float4 language sql as 'select 1.0::float4'",
+    );
+    assert_eq!(
+        means("SELECT similarity('a', 'b')"),
+        "call evil.similarity()"
+    );
+    // Functions of citext in SQL look `=` up when they run.
+    server.rows_as(
+        "owner",
+        "extended",
+        "create function evil.equal(int, int) returns bool language sql as 'select true';
+         create operator evil.= (function = evil.equal, leftarg = int, rightarg = int)",
+    );
+    let called = means("SELECT regexp_match('a', 'b', 'c')");
+    assert!(called.contains("call public.regexp_match()"), "{called}");
+    server.rows_as("owner", "extended", "drop operator evil.= (int, int)");
+    assert_eq!(means("SELECT regexp_match('a', 'b', 'c')"), "session");
+    // A superuser who writes another body is believed to mean it, not known.
+    let before = server.fingerprint("extended");
+    server.rows(
+        "extended",
+        "create or replace function public.translate(citext, citext, text) returns text
+             language sql immutable strict as 'select evil.look($1)'",
+    );
+    assert_ne!(before, server.fingerprint("extended"));
+    assert_eq!(
+        means("SELECT translate('a', 'b', 'c')"),
+        "call public.translate()"
+    );
+    // One that is no member any more is no different from a user's.
+    let before = server.fingerprint("extended");
+    server.rows(
+        "extended",
+        "alter extension citext drop function public.strpos(citext, citext)",
+    );
+    assert_ne!(before, server.fingerprint("extended"));
+    assert_eq!(means("SELECT strpos('a', 'b')"), "call public.strpos()");
 }
 
 fn tag(columns: &str) -> lockgate_config::Tag {
@@ -370,7 +671,32 @@ fn clients_need_no_right_but_to_connect(server: &Server) {
         .output();
     assert!(dump.expect("pg_dump runs").status.success());
 
+    server.rows("postgres", "create database bench");
+    for arguments in [
+        &["-i", "-q"][..],
+        &["-t", "3"],
+        &["-t", "3", "-S"],
+        &["-t", "3", "-N"],
+    ] {
+        let mut pgbench = server.client("pgbench");
+        let output = pgbench.args(arguments).arg("bench").output();
+        assert!(
+            output.expect("pgbench runs").status.success(),
+            "{arguments:?}"
+        );
+    }
+    let mut explanations = second::Explanations::read();
     let (analyser, catalogue) = (shop::analyser(), server.catalogue("shop"));
+    for program in ["psql", "pg_dump", "pgbench"] {
+        for text in server.statements_of(program) {
+            explanations.take(&analyser, &text);
+        }
+    }
+    assert!(
+        explanations.unexplained.is_empty(),
+        "{}",
+        explanations.unexplained.join("\n")
+    );
     for (program, at_least) in [("psql", 100), ("pg_dump", 50)] {
         let statements = server.statements_of(program);
         assert!(

@@ -3,60 +3,22 @@
 //! smaller oid came with the server.
 
 /// In the order that [`super::Catalogue::from_rows`] expects.
-pub(super) const ALL: &[&str] = &[RELATIONS, COLUMNS, DEPENDENCIES, PARENTS, NAMES, SCHEMAS];
+pub(super) const ALL: &[&str] = &[
+    RELATIONS,
+    COLUMNS,
+    DEPENDENCIES,
+    PARENTS,
+    FUNCTIONS,
+    OPERATORS,
+    NAMES,
+    CODE,
+    FOREIGN_KEYS,
+    SCHEMAS,
+];
 
-/// A dependency on a function, operator or type is recorded only for what did
-/// not come with the server. Temporary schemas are those named pg_temp_N and
-/// pg_toast_temp_N.
-///
-/// On read: the definition (rule `_RETURN`) or a policy depends on such code.
-/// On write: a trigger that is not internal, any other rule, a policy; a
-/// default, generated column, check or index that depends on such code; a
-/// column whose domain has a check that does. A partition's count for its
-/// parents, because a write to the parent reaches it.
+/// Temporary schemas are those named pg_temp_N and pg_toast_temp_N.
 const RELATIONS: &str = "
-with recursive user_code as materialized (
-    select classid, objid from pg_depend
-    where refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
-      and refobjid >= 16384
-      and classid in ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_attrdef'::regclass,
-                      'pg_constraint'::regclass, 'pg_class'::regclass)
-), reading(oid) as (
-    select r.ev_class from pg_rewrite r join user_code u
-        on u.classid = 'pg_rewrite'::regclass and u.objid = r.oid where r.rulename = '_RETURN'
-    union
-    select p.polrelid from pg_policy p join user_code u
-        on u.classid = 'pg_policy'::regclass and u.objid = p.oid
-), coded_domain(oid) as (
-    select c.contypid from pg_constraint c join user_code u
-        on u.classid = 'pg_constraint'::regclass and u.objid = c.oid where c.contypid <> 0
-    union
-    select t.oid from pg_type t join coded_domain d on t.typbasetype = d.oid or t.typelem = d.oid
-), own_writing(oid) as (
-    select tgrelid from pg_trigger where not tgisinternal
-    union
-    select ev_class from pg_rewrite where rulename <> '_RETURN'
-    union
-    select p.polrelid from pg_policy p join user_code u
-        on u.classid = 'pg_policy'::regclass and u.objid = p.oid
-    union
-    select a.adrelid from pg_attrdef a join user_code u
-        on u.classid = 'pg_attrdef'::regclass and u.objid = a.oid
-    union
-    select c.conrelid from pg_constraint c join user_code u
-        on u.classid = 'pg_constraint'::regclass and u.objid = c.oid where c.conrelid <> 0
-    union
-    select i.indrelid from pg_index i join user_code u
-        on u.classid = 'pg_class'::regclass and u.objid = i.indexrelid
-    union
-    select a.attrelid from pg_attribute a join coded_domain d on a.atttypid = d.oid
-), writing(oid) as (
-    select oid from own_writing
-    union
-    select i.inhparent from pg_inherits i join writing w on i.inhrelid = w.oid
-)
-select c.oid, n.nspname, c.relname, c.relkind,
-       c.oid in (select oid from reading), c.oid in (select oid from writing)
+select c.oid, n.nspname, c.relname, c.relkind
 from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname !~ '^pg_(toast_)?temp_'
 order by c.oid";
@@ -81,28 +43,80 @@ where r.rulename = '_RETURN' and r.oid >= 16384";
 
 const PARENTS: &str = "select inhrelid, inhparent from pg_inherits";
 
-/// A type is harmless when converting text to it runs only PostgreSQL's own
-/// code: enums, ranges over and domains without checks of users' code,
-/// composites. Base types are never: their input functions came with an
-/// extension. A cast that runs somebody's function makes its types
-/// suspect, built-in ones only if both are; and so is what contains one.
+/// Functions that did not come with the server, the extension that each is a
+/// member of, and what it runs: the library and symbol of C, the name of
+/// internal code, a digest of SQL with the extension's schema left out, the
+/// functions of an aggregate. The owner of an extension can make any function
+/// of his own a member, so membership alone proves nothing; but only a
+/// superuser makes functions of C and internal ones, and SQL counts only where
+/// a superuser owns it.
+const FUNCTIONS: &str = "
+select p.oid, n.nspname, p.proname, coalesce(e.extname, ''), coalesce(e.extversion, ''), case
+    when e.oid is null then ''
+    when p.prokind = 'a' then coalesce((
+        select string_agg(case when f.oid < 16384 then '=' || f.proname else f.oid::text end, ' ')
+        from pg_aggregate a join pg_proc f on f.oid in (a.aggtransfn, a.aggfinalfn, a.aggcombinefn,
+            a.aggserialfn, a.aggdeserialfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn)
+        where a.aggfnoid = p.oid), '')
+    when l.lanname = 'c' then 'c ' || p.probin || ' ' || p.prosrc
+    when l.lanname = 'internal' then 'internal ' || p.prosrc
+    when l.lanname <> 'sql' or p.proconfig is not null or not coalesce(o.rolsuper, false) then ''
+    when p.prosqlbody is null then 'sql '
+        || md5(replace(p.prosrc, quote_ident(x.nspname) || '.', '@extschema@.'))
+    else 'body '
+        || md5(replace(pg_get_function_sqlbody(p.oid), quote_ident(x.nspname) || '.', '@extschema@.'))
+    end, p.prokind
+from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+    join pg_language l on l.oid = p.prolang
+    left join pg_roles o on o.oid = p.proowner
+    left join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = p.oid
+        and d.refclassid = 'pg_extension'::regclass and d.deptype = 'e'
+    left join pg_extension e on e.oid = d.refobjid
+    left join pg_namespace x on x.oid = e.extnamespace
+where p.oid >= 16384";
+
+/// Operators, the extension that each is a member of, and the functions that
+/// it runs, when it is planned, too.
+const OPERATORS: &str = "
+select o.oid, n.nspname, o.oprname, coalesce(e.extname, ''), coalesce(e.extversion, ''), coalesce((
+    select string_agg(case when f.oid < 16384 then '=' || f.proname else f.oid::text end, ' ')
+    from pg_proc f where f.oid in (o.oprcode, o.oprrest, o.oprjoin)), '!')
+from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
+    left join pg_depend d on d.classid = 'pg_operator'::regclass and d.objid = o.oid
+        and d.refclassid = 'pg_extension'::regclass and d.deptype = 'e'
+    left join pg_extension e on e.oid = d.refobjid
+where o.oid >= 16384";
+
+/// Types and collations; a type with each code that its input or output runs,
+/// or with none. A base type runs its own functions; a domain those of its
+/// checks; a range those that it was made with. A cast by a function in a
+/// language for users makes its types run it, built-in ones only if both are.
+/// What contains a type runs what that runs.
 const NAMES: &str = "
-with recursive suspect(oid) as (
-    select oid from pg_type where oid >= 16384 and typtype in ('b', 'p') and typelem = 0
+with recursive running(oid, code) as (
+    select t.oid, coalesce((
+        select string_agg(case when f.oid < 16384 then '=' || f.proname else f.oid::text end, ' ')
+        from pg_proc f where f.oid in (t.typinput, t.typoutput, t.typreceive, t.typsend,
+            t.typmodin, t.typmodout, t.typanalyze, t.typsubscript)), '!')
+        from pg_type t where t.oid >= 16384 and t.typtype in ('b', 'p') and t.typinput <> 'array_in'::regproc
     union
-    select t.oid from pg_cast c join pg_proc p on p.oid = c.castfunc
+    select t.oid, c.castfunc::oid::text from pg_cast c join pg_proc p on p.oid = c.castfunc
         join pg_language l on l.oid = p.prolang and l.lanname not in ('c', 'internal')
         join pg_type t on t.oid in (c.castsource, c.casttarget)
         where c.oid >= 16384
           and (t.oid >= 16384 or greatest(c.castsource, c.casttarget) < 16384)
     union
-    select c.contypid from pg_constraint c join pg_depend d
+    select c.contypid, case d.refclassid when 'pg_operator'::regclass then 'o' else '' end || d.refobjid
+        from pg_constraint c join pg_depend d
         on d.classid = 'pg_constraint'::regclass and d.objid = c.oid
        and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
        and d.refobjid >= 16384
        where c.contypid <> 0
     union
-    select distinct found.oid from suspect s cross join lateral (
+    select r.rngtypid, f.oid::text from pg_range r
+        join pg_proc f on f.oid in (r.rngcanonical, r.rngsubdiff) and f.oid >= 16384
+    union
+    select found.oid, s.code from running s cross join lateral (
         select t.oid from pg_type t where t.typbasetype = s.oid or t.typelem = s.oid
         union all
         select c.reltype from pg_attribute a join pg_class c on c.oid = a.attrelid
@@ -111,21 +125,79 @@ with recursive suspect(oid) as (
         select r.rngtypid from pg_range r where r.rngsubtype = s.oid
     ) as found
 )
-select distinct 'function', n.nspname, p.proname
-    from pg_proc p join pg_namespace n on n.oid = p.pronamespace where p.oid >= 16384
-union
-select distinct 'operator', n.nspname, o.oprname
-    from pg_operator o join pg_namespace n on n.oid = o.oprnamespace where o.oid >= 16384
-union
-select distinct case when t.oid in (select oid from suspect) then 'type' else 'harmless type' end,
-        n.nspname, t.typname
+select 'type', n.nspname, t.typname, coalesce(r.code, '')
     from pg_type t join pg_namespace n on n.oid = t.typnamespace
-    where (t.oid >= 16384 or t.oid in (select oid from suspect))
+    left join running r on r.oid = t.oid
+    where (t.oid >= 16384 or r.oid is not null)
       and n.nspname !~ '^pg_(toast_)?temp_'
 union
-select distinct 'collation', n.nspname, c.collname
+select 'collation', n.nspname, c.collname, ''
     from pg_collation c join pg_namespace n on n.oid = c.collnamespace
     where c.oid >= 16384 and n.nspname <> 'pg_catalog'";
+
+/// What reading or writing a relation runs. A dependency on a function or
+/// operator is recorded only for what did not come with the server.
+///
+/// On read: what the definition (rule `_RETURN`) or a policy depends on. On
+/// write: triggers that are not internal, other rules, policies, defaults,
+/// generated columns, checks, indexes, domains of columns. On both: casts that
+/// happen unasked, from or to the type of a column (one that is built in only
+/// if both are, since a value of the other must come from somewhere); to JSON,
+/// too, since to_json and its kin look for one.
+const CODE: &str = "
+with recursive used(classid, objid, code) as materialized (
+    select classid, objid, case refclassid when 'pg_operator'::regclass then 'o' else '' end || refobjid
+    from pg_depend
+    where refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
+      and refobjid >= 16384
+      and classid in ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_attrdef'::regclass,
+                      'pg_constraint'::regclass, 'pg_class'::regclass)
+), coded_domain(oid, code) as (
+    select c.contypid, u.code from pg_constraint c join used u
+        on u.classid = 'pg_constraint'::regclass and u.objid = c.oid where c.contypid <> 0
+    union
+    select t.oid, d.code from pg_type t join coded_domain d on t.typbasetype = d.oid or t.typelem = d.oid
+)
+select r.ev_class, 'read', u.code from pg_rewrite r join used u
+    on u.classid = 'pg_rewrite'::regclass and u.objid = r.oid where r.rulename = '_RETURN'
+union
+select p.polrelid, m.mode, u.code from pg_policy p join used u
+    on u.classid = 'pg_policy'::regclass and u.objid = p.oid
+    cross join (values ('read'), ('write')) m(mode)
+union
+select t.tgrelid, 'write', case when f.oid < 16384 then '=' || f.proname else f.oid::text end
+    from pg_trigger t join pg_proc f on f.oid = t.tgfoid where not t.tgisinternal
+union
+select ev_class, 'write', '!' from pg_rewrite where rulename <> '_RETURN'
+union
+select a.adrelid, 'write', u.code from pg_attrdef a join used u
+    on u.classid = 'pg_attrdef'::regclass and u.objid = a.oid
+union
+select c.conrelid, 'write', u.code from pg_constraint c join used u
+    on u.classid = 'pg_constraint'::regclass and u.objid = c.oid where c.conrelid <> 0
+union
+select i.indrelid, 'write', u.code from pg_index i join used u
+    on u.classid = 'pg_class'::regclass and u.objid = i.indexrelid
+union
+select a.attrelid, 'write', d.code from pg_attribute a join coded_domain d on a.atttypid = d.oid
+union
+select a.attrelid, m.mode, c.castfunc::oid::text from pg_cast c
+    join pg_proc p on p.oid = c.castfunc
+    join pg_language l on l.oid = p.prolang and l.lanname not in ('c', 'internal')
+    cross join lateral unnest(array[c.castsource, c.casttarget]) of(oid)
+    join pg_type t on t.oid = of.oid or t.typbasetype = of.oid
+    join pg_attribute a on a.atttypid = t.oid and a.attnum > 0 and not a.attisdropped
+    cross join (values ('read'), ('write')) m(mode)
+    where c.oid >= 16384 and a.attrelid >= 16384
+      and (of.oid >= 16384 or greatest(c.castsource, c.casttarget) < 16384)
+      and (c.castcontext in ('i', 'a') or c.casttarget in ('json'::regtype, 'jsonb'::regtype))";
+
+/// What a change of a row does to the rows that reference it: one row for each
+/// column that is referenced.
+const FOREIGN_KEYS: &str = "
+select c.confrelid, c.conrelid, c.confdeltype, c.confupdtype, a.attname
+from pg_constraint c join pg_attribute a on a.attrelid = c.confrelid and a.attnum = any (c.confkey)
+where c.contype = 'f' and (c.confdeltype in ('c', 'n', 'd') or c.confupdtype in ('c', 'n', 'd'))";
 
 const SCHEMAS: &str = "
 select nspname from pg_namespace where nspname !~ '^pg_(toast_)?temp_'";
@@ -169,5 +241,10 @@ select string_agg(part, ' ') from (
         from pg_namespace where nspname !~ '^pg_(toast_)?temp_'
     union all
     select 14, count(*) || ':' || coalesce(sum(hashint8(oid::bigint << 32 | xmin::text::bigint)::bigint), 0) from pg_collation
+    union all
+    select 15, count(*) || ':' || coalesce(sum(hashint8(oid::bigint << 32 | xmin::text::bigint)::bigint), 0) from pg_extension
+    union all
+    select 16, count(*) || ':' || coalesce(sum(hashint8(objid::bigint << 32 | xmin::text::bigint)::bigint), 0)
+        from pg_depend where deptype = 'e'
     order by 1
 ) as parts(number, part)";

@@ -1,4 +1,5 @@
-//! Functions, operators, types and collations: only what is built in is known.
+//! Functions, operators, types and collations: only what is built in is known,
+//! and what the lists of extensions say.
 
 use lockgate_command::{Resource, Verb};
 
@@ -30,21 +31,28 @@ impl Resolver<'_> {
     /// Functions of that name that are not PostgreSQL's own; whether there are
     /// any.
     pub(super) fn other_functions(&mut self, name: &Name) -> bool {
-        match name.schema.as_deref() {
-            Some(schema) if schema != "pg_catalog" && schema != "information_schema" => {
+        let catalogue = self.catalogue;
+        let schema = name.schema.as_deref();
+        let mut any = false;
+        for (of, class) in catalogue.functions(&name.name) {
+            if schema.is_none_or(|schema| schema == of) {
+                any = true;
+                self.other_function(of, &name.name, class);
+            }
+        }
+        match schema {
+            Some(schema) if !any && schema != "pg_catalog" && schema != "information_schema" => {
                 self.call(schema, &name.name);
                 true
             }
-            schema => {
-                let mut any = false;
-                for of in self.catalogue.functions(&name.name) {
-                    if schema.is_none_or(|schema| schema == of) {
-                        any = true;
-                        self.call(of, &name.name);
-                    }
-                }
-                any
-            }
+            _ => any,
+        }
+    }
+
+    fn other_function(&mut self, schema: &str, name: &str, class: Option<FunctionClass>) {
+        match class {
+            Some(class) => self.class(class),
+            None => self.call(schema, name),
         }
     }
 
@@ -62,8 +70,9 @@ impl Resolver<'_> {
     }
 
     pub(super) fn attribute(&mut self, name: &str) {
-        for schema in self.catalogue.functions(name) {
-            self.call(schema, name);
+        let catalogue = self.catalogue;
+        for (schema, class) in catalogue.functions(name) {
+            self.other_function(schema, name, class);
         }
         if let Some(class) = function_class(name) {
             self.class(class);
@@ -71,20 +80,20 @@ impl Resolver<'_> {
     }
 
     pub(super) fn operator(&mut self, name: &Name) {
-        match name.schema.as_deref() {
-            Some(schema) if schema != "pg_catalog" => self.call(schema, &name.name),
-            schema => {
-                let mut any = is_operator(&name.name);
-                for of in self.catalogue.operators(&name.name) {
-                    if schema.is_none_or(|schema| schema == of) {
-                        any = true;
-                        self.call(of, &name.name);
-                    }
-                }
-                if !any {
-                    self.call(UNKNOWN, &name.name);
+        let catalogue = self.catalogue;
+        let schema = name.schema.as_deref();
+        let built_in = schema.is_none_or(|schema| schema == "pg_catalog");
+        let mut any = built_in && is_operator(&name.name);
+        for (of, pure) in catalogue.operators(&name.name) {
+            if schema.is_none_or(|schema| schema == of) {
+                any = true;
+                if !pure {
+                    self.call(of, &name.name);
                 }
             }
+        }
+        if !any {
+            self.call(schema.unwrap_or(UNKNOWN), &name.name);
         }
     }
 

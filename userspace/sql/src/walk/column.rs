@@ -86,7 +86,7 @@ impl Visit for Constraint {
             indexname: _,
             indexspace: _,
             reset_default_tblspc: _,
-            access_method: _,
+            access_method,
             where_clause,
             pktable,
             fk_attrs,
@@ -102,6 +102,7 @@ impl Visit for Constraint {
             location: _,
         } = self;
         known::<ConstrType>(*contype)?;
+        walk.access_method(access_method);
         raw_expr.visit(walk)?;
         excluded_by(walk, exclusions)?;
         options.visit(walk)?;
@@ -302,19 +303,6 @@ impl Visit for PartitionBoundSpec {
         listdatums.visit(walk)?;
         lowerdatums.visit(walk)?;
         upperdatums.visit(walk)?;
-        Ok(())
-    }
-}
-
-impl Visit for PartitionRangeDatum {
-    fn visit(&self, walk: &mut Walk) -> Walked {
-        let Self {
-            kind,
-            value,
-            location: _,
-        } = self;
-        known::<PartitionRangeDatumKind>(*kind)?;
-        value.visit(walk)?;
         Ok(())
     }
 }

@@ -24,10 +24,11 @@ impl Visit for CreateStmt {
             options,
             oncommit,
             tablespacename: _,
-            access_method: _,
+            access_method,
             if_not_exists: _,
         } = self;
         known::<OnCommitAction>(*oncommit)?;
+        walk.access_method(access_method);
         walk.creates(relation);
         // Reading a parent will read the new table, too.
         each(inh_relations, |parent| walk.relation(Verb::Alter, parent))?;
@@ -121,7 +122,7 @@ impl Visit for IndexStmt {
         let Self {
             idxname: _,
             relation,
-            access_method: _,
+            access_method,
             table_space: _,
             index_params,
             index_including_params,
@@ -146,6 +147,7 @@ impl Visit for IndexStmt {
             reset_default_tblspc: _,
         } = self;
         walk.relation_if(Verb::Create, relation);
+        walk.access_method(access_method);
         walk.defines();
         index_params.visit(walk)?;
         index_including_params.visit(walk)?;
@@ -173,7 +175,10 @@ impl Visit for CreateStatsStmt {
             }
         }
         walk.defines();
-        defnames.visit(walk)?;
+        // Without a name it is put beside its table.
+        if !defnames.is_empty() {
+            walk.need(Need::InSchema(Verb::Create, qualified(defnames)?));
+        }
         stat_types.visit(walk)?;
         exprs.visit(walk)
     }
@@ -229,16 +234,7 @@ impl Visit for AlterTableStmt {
         match known(*objtype)? {
             ObjectType::ObjectType => {
                 if let Some(of) = relation {
-                    let RangeVar {
-                        catalogname: _,
-                        schemaname,
-                        relname,
-                        inh: _,
-                        relpersistence: _,
-                        alias: _,
-                        location: _,
-                    } = of;
-                    walk.need(Need::InSchema(Verb::Alter, name(schemaname, relname)));
+                    composite(walk, of);
                 }
             }
             _ => walk.relation_if(Verb::Alter, relation),
@@ -288,13 +284,11 @@ impl Visit for AlterTableCmd {
             | AtDropConstraint
             | AtReAddComment
             | AtAlterColumnType
-            | AtAlterColumnGenericOptions
             | AtClusterOn
             | AtDropCluster
             | AtSetLogged
             | AtSetUnLogged
             | AtDropOids
-            | AtSetAccessMethod
             | AtSetTableSpace
             | AtSetRelOptions
             | AtResetRelOptions
@@ -302,7 +296,6 @@ impl Visit for AlterTableCmd {
             | AtDropOf
             | AtAddOf
             | AtReplicaIdentity
-            | AtGenericOptions
             | AtAttachPartition
             | AtDetachPartition
             | AtDetachPartitionFinalize
@@ -310,6 +303,9 @@ impl Visit for AlterTableCmd {
             | AtSetIdentity
             | AtDropIdentity
             | AtReAddStatistics => {}
+            AtSetAccessMethod => walk.access_method(name),
+            // Of a foreign table: what it reads at the other server.
+            AtGenericOptions | AtAlterColumnGenericOptions => walk.target(Verb::System),
             // Triggers and rules run, or do not, for everybody.
             AtEnableTrig | AtEnableAlwaysTrig | AtEnableReplicaTrig | AtDisableTrig
             | AtEnableTrigAll | AtDisableTrigAll | AtEnableTrigUser | AtDisableTrigUser
@@ -376,15 +372,22 @@ impl Visit for RenameStmt {
             behavior,
             missing_ok: _,
         } = self;
-        known::<ObjectType>(*relation_type)?;
         known::<DropBehavior>(*behavior)?;
         walk.defines();
         walk.column(subname);
         walk.column(newname);
-        if relation.is_some() {
-            walk.relation_if(Verb::Alter, relation);
+        match (relation, known(*relation_type)?) {
+            // ALTER TYPE … RENAME ATTRIBUTE.
+            (Some(of), ObjectType::ObjectType) => composite(walk, of),
+            _ => walk.relation_if(Verb::Alter, relation),
         }
         let kind: ObjectType = known(*rename_type)?;
+        match kind {
+            _ if is_function(kind) => walk.code(),
+            // Policies and tags name databases.
+            ObjectType::ObjectDatabase => walk.target(Verb::System),
+            _ => {}
+        }
         match (object, relation) {
             (None, Some(_)) => super::object::on_relation(walk, kind),
             // A schema, database, role or tablespace is named by `subname`.
@@ -401,6 +404,32 @@ impl Visit for RenameStmt {
     }
 }
 
+/// What is called by name: by another one, another is called.
+fn is_function(kind: ObjectType) -> bool {
+    matches!(
+        kind,
+        ObjectType::ObjectFunction
+            | ObjectType::ObjectProcedure
+            | ObjectType::ObjectRoutine
+            | ObjectType::ObjectAggregate
+            | ObjectType::ObjectOperator
+    )
+}
+
+/// A composite type, which is named as a relation is.
+fn composite(walk: &mut Walk, of: &RangeVar) {
+    let RangeVar {
+        catalogname: _,
+        schemaname,
+        relname,
+        inh: _,
+        relpersistence: _,
+        alias: _,
+        location: _,
+    } = of;
+    walk.need(Need::InSchema(Verb::Alter, name(schemaname, relname)));
+}
+
 impl Visit for AlterObjectSchemaStmt {
     fn visit(&self, walk: &mut Walk) -> Walked {
         let Self {
@@ -413,6 +442,9 @@ impl Visit for AlterObjectSchemaStmt {
         walk.defines();
         walk.relation_if(Verb::Alter, relation);
         walk.need(Need::Schema(Verb::Create, cut(newschema).to_owned()));
+        if is_function(known(*object_type)?) {
+            walk.code();
+        }
         match object {
             Some(named) => {
                 super::object::object(walk, Verb::Alter, known(*object_type)?, Some(named))

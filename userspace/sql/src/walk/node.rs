@@ -188,7 +188,6 @@ fn visit(node: &NodeEnum, walk: &mut Walk) -> Walked {
         NodeEnum::PartitionElem(node) => node.visit(walk),
         NodeEnum::PartitionSpec(node) => node.visit(walk),
         NodeEnum::PartitionBoundSpec(node) => node.visit(walk),
-        NodeEnum::PartitionRangeDatum(node) => node.visit(walk),
         NodeEnum::PartitionCmd(node) => node.visit(walk),
         NodeEnum::GroupingSet(node) => node.visit(walk),
         NodeEnum::WithClause(node) => node.visit(walk),
@@ -289,6 +288,7 @@ fn visit(node: &NodeEnum, walk: &mut Walk) -> Walked {
         | NodeEnum::RawStmt(_)
         | NodeEnum::SetOperationStmt(_)
         | NodeEnum::PlassignStmt(_)
+        | NodeEnum::PartitionRangeDatum(_)
         | NodeEnum::InlineCodeBlock(_)
         | NodeEnum::CallContext(_)
         | NodeEnum::IntList(_)

@@ -313,7 +313,7 @@ impl Visit for IntoClause {
         let Self {
             rel,
             col_names,
-            access_method: _,
+            access_method,
             options,
             on_commit,
             table_space_name: _,
@@ -322,6 +322,7 @@ impl Visit for IntoClause {
         } = self;
         known::<OnCommitAction>(*on_commit)?;
         walk.creates(rel);
+        walk.access_method(access_method);
         options.visit(walk)?;
         col_names.visit(walk)?;
         match view_query {

@@ -1,6 +1,7 @@
 //! Roles, databases, and what reaches out of the database.
 
 use lockgate_command::Verb;
+use pg_query::NodeEnum;
 use pg_query::protobuf::*;
 
 use super::{Visit, Walk, Walked, known};
@@ -83,10 +84,35 @@ macro_rules! databases {
 }
 
 databases! {
-    CreatedbStmt { options } besides { } as Create
     AlterDatabaseStmt { options } besides { } as Alter
     AlterDatabaseRefreshCollStmt { } besides { } as Alter
     DropdbStmt { options } besides { missing_ok } as Drop
+}
+
+/// A new database is the copy of another.
+impl Visit for CreatedbStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self { dbname, options } = self;
+        walk.need(Need::OtherDatabase(Verb::Create, cut(dbname).to_owned()));
+        for option in options {
+            let Some(NodeEnum::DefElem(option)) = &option.node else {
+                return Err(super::unknown_node());
+            };
+            let template = option
+                .arg
+                .as_deref()
+                .filter(|_| option.defname == "template");
+            let Some(NodeEnum::String(template)) = template.and_then(|arg| arg.node.as_ref())
+            else {
+                continue;
+            };
+            if !matches!(&*template.sval, "template0" | "template1") {
+                let template = cut(&template.sval).to_owned();
+                walk.need(Need::OtherDatabase(Verb::Select, template));
+            }
+        }
+        options.visit(walk)
+    }
 }
 
 /// Settings that every login to the database starts with.
@@ -132,32 +158,77 @@ macro_rules! outside {
 outside! {
     AlterFdwStmt { options } besides { fdwname, func_options }
     AlterForeignServerStmt { options } besides { servername, version, has_version }
-    AlterPublicationStmt { options, pubobjects } besides { pubname, for_all_tables, action }
     AlterSubscriptionStmt { options } besides { kind, subname, conninfo, publication, conninfo_location }
     AlterUserMappingStmt { user, options } besides { servername }
     CreateFdwStmt { options } besides { fdwname, func_options }
     CreateForeignServerStmt { options } besides { servername, servertype, version, fdwname, if_not_exists }
-    CreatePublicationStmt { options, pubobjects } besides { pubname, for_all_tables }
     CreateSubscriptionStmt { options } besides { subname, conninfo, publication, conninfo_location }
     CreateUserMappingStmt { user, options } besides { servername, if_not_exists }
     DropSubscriptionStmt { } besides { subname, missing_ok, behavior }
     DropUserMappingStmt { user } besides { servername, missing_ok }
 }
 
+impl Visit for CreatePublicationStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            pubname: _,
+            options,
+            pubobjects,
+            for_all_tables,
+        } = self;
+        publishes(walk, *for_all_tables, pubobjects)?;
+        options.visit(walk)
+    }
+}
+
+impl Visit for AlterPublicationStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            pubname: _,
+            options,
+            pubobjects,
+            for_all_tables,
+            action,
+        } = self;
+        known::<AlterPublicationAction>(*action)?;
+        publishes(walk, *for_all_tables, pubobjects)?;
+        options.visit(walk)
+    }
+}
+
+/// Whoever subscribes reads what is published.
+fn publishes(walk: &mut Walk, all: bool, objects: &[Node]) -> Walked {
+    walk.target(Verb::System);
+    walk.defines();
+    if all {
+        walk.database(Verb::Select);
+    }
+    objects.iter().try_for_each(|object| object.visit(walk))
+}
+
 impl Visit for PublicationObjSpec {
     fn visit(&self, walk: &mut Walk) -> Walked {
         let Self {
             pubobjtype,
-            name: _,
+            name,
             pubtable,
             location: _,
         } = self;
-        known::<PublicationObjSpecType>(*pubobjtype)?;
+        match known(*pubobjtype)? {
+            PublicationObjSpecType::PublicationobjTable
+            | PublicationObjSpecType::PublicationobjContinuation => {}
+            PublicationObjSpecType::PublicationobjTablesInSchema => {
+                walk.need(Need::Schema(Verb::Select, cut(name).to_owned()));
+            }
+            PublicationObjSpecType::PublicationobjTablesInCurSchema => {
+                walk.database(Verb::Select);
+            }
+            PublicationObjSpecType::Undefined => return Err(super::unknown_node()),
+        }
         pubtable.visit(walk)
     }
 }
 
-/// Whoever subscribes reads the table.
 impl Visit for PublicationTable {
     fn visit(&self, walk: &mut Walk) -> Walked {
         let Self {

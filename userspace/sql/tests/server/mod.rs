@@ -102,7 +102,18 @@ impl Server {
             .unwrap_or_else(|| panic!("failed: {sql}"))
     }
 
+    /// The same as another role than the superuser.
+    pub fn rows_as(&self, role: &str, database: &str, sql: &str) -> Rows {
+        self.try_rows_as(role, database, sql)
+            .unwrap_or_else(|| panic!("failed as {role}: {sql}"))
+    }
+
     fn try_rows(&self, database: &str, sql: &str) -> Option<Rows> {
+        self.try_rows_as("postgres", database, sql)
+    }
+
+    /// None where the server refuses.
+    pub fn try_rows_as(&self, role: &str, database: &str, sql: &str) -> Option<Rows> {
         let output = self
             .client("psql")
             .args([
@@ -116,7 +127,7 @@ impl Server {
                 "-P",
                 "null=\x1d",
             ])
-            .args(["-d", database, "-c", sql])
+            .args(["-U", role, "-d", database, "-c", sql])
             .stderr(Stdio::null())
             .output()
             .expect("psql runs");

@@ -79,32 +79,36 @@ fn word(access: &Access) -> String {
 /// Tables with their columns; views; things that run somebody's code.
 pub fn catalogue() -> Catalogue {
     let relations = "
-        1 pg_catalog pg_class r f f
-        2 pg_catalog pg_authid r f f
-        3 pg_catalog pg_settings v f f
-        4 pg_catalog pg_stats v f f
-        5 pg_catalog pg_stat_activity v f f
-        6 pg_catalog pg_proc r f f
-        7 information_schema tables v f f
-        8 pg_catalog pg_type r f f
-        9 pg_catalog pg_namespace r f f
-        10 pg_catalog pg_subscription r f f
-        100 public orders r f f
-        101 public customers r f f
-        102 public items r f f
-        103 public order_view v f f
-        104 public customer_view v f f
-        105 public customer_names v f f
-        106 public coded_view v t f
-        107 audit log r f t
-        108 tenant orders r f f
-        109 public orders_2024 r f f
-        110 public ids S f f
-        111 public row_view v f f
-        112 public view_of_view v f f
-        113 public old_customers r f f
-        114 tenant accounts r f f
-        115 public pg_stat_statements v f f";
+        1 pg_catalog pg_class r
+        2 pg_catalog pg_authid r
+        3 pg_catalog pg_settings v
+        4 pg_catalog pg_stats v
+        5 pg_catalog pg_stat_activity v
+        6 pg_catalog pg_proc r
+        7 information_schema tables v
+        8 pg_catalog pg_type r
+        9 pg_catalog pg_namespace r
+        10 pg_catalog pg_subscription r
+        100 public orders r
+        101 public customers r
+        102 public items r
+        103 public order_view v
+        104 public customer_view v
+        105 public customer_names v
+        106 public coded_view v
+        107 audit log r
+        108 tenant orders r
+        109 public orders_2024 r
+        110 public ids S
+        111 public row_view v
+        112 public view_of_view v
+        113 public old_customers r
+        114 tenant accounts r
+        115 public pg_stat_statements v
+        120 shop makers r
+        121 shop parts r
+        122 shop prices r
+        123 shop notes r";
     let columns = "
         100 1 id f
         100 2 customer_id f
@@ -117,7 +121,10 @@ pub fn catalogue() -> Catalogue {
         102 2 order_id f
         107 1 what f
         113 1 id f
-        113 2 ssn f";
+        113 2 ssn f
+        120 1 id f
+        121 1 id f
+        121 2 maker f";
     let dependencies = "
         103 100 0 f
         103 100 1 f
@@ -129,30 +136,55 @@ pub fn catalogue() -> Catalogue {
         111 101 0 t
         112 104 0 f
         112 104 1 f";
+    let functions = "
+        900 public charge - - - f
+        901 audit purge - - - f
+        902 public initcap - - - f
+        903 tenant purge - - - f
+        904 extra lower citext 1.6 c+$libdir/citext+citext_hash f
+        905 extra similarity pg_trgm 1.6 c+$libdir/pg_trgm+similarity f
+        906 extra reset pg_stat_statements 1.10 c+$libdir/pg_stat_statements+pg_stat_statements_reset_1_7 f
+        907 extra strange pg_trgm 9.9 c+$libdir/pg_trgm+similarity f
+        908 extra mixed pg_trgm 1.6 c+$libdir/pg_trgm+similarity f
+        909 extra mixed - - - f";
+    let operators = "
+        950 public === - - 900
+        951 extra %% pg_trgm 1.6 905+=eqsel+=eqjoinsel
+        952 extra %%% pg_trgm 1.6 900";
     let names = "
-        function public charge
-        function audit purge
-        function public initcap
-        function tenant purge
-        operator public ===
-        type public celsius
-        harmless+type public mood
-        harmless+type public orders
-        collation public german";
+        type public celsius 900
+        type public mood -
+        type public orders -
+        type extra label 905+=int4in
+        collation public german -";
+    let code = "
+        106 read 900
+        107 write !";
+    let foreign_keys = "
+        120 121 c a id
+        121 122 c c id
+        121 123 n n id";
     let answers = [
         rows(relations),
         rows(columns),
         rows(dependencies),
         rows("109 100\n113 101"),
+        rows(functions),
+        rows(operators),
         rows(names),
-        rows("public\naudit\ntenant\npg_catalog\ninformation_schema"),
+        rows(code),
+        rows(foreign_keys),
+        rows("public\naudit\ntenant\nextra\nshop\npg_catalog\ninformation_schema"),
     ];
     Catalogue::from_rows(1, &answers).expect("the rows are as the queries give them")
 }
 
 fn rows(text: &str) -> Rows {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let value = |word: &str| Some(word.replace('+', " "));
+    let value = |word: &str| match word {
+        "-" => Some(String::new()),
+        word => Some(word.replace('+', " ")),
+    };
     lines
         .map(|line| line.split(' ').map(value).collect())
         .collect()
