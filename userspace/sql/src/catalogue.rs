@@ -365,6 +365,7 @@ impl Catalogue {
                 code_on_write: false,
                 dependencies: Vec::new(),
                 parents: Vec::new(),
+                references: Vec::new(),
             }
         };
         let relations: Vec<Relation> = (FIRST_OF_USERS..).zip(tables).map(relation).collect();
@@ -424,8 +425,9 @@ impl Catalogue {
     /// Whether the database has a function or an operator of that name in that
     /// schema which is not PostgreSQL's own.
     pub fn has_function(&self, schema: &str, name: &str) -> bool {
-        let mut schemas = self.functions(name).chain(self.operators(name));
-        schemas.any(|of| of == schema)
+        let functions = self.functions(name).map(|(of, _)| of);
+        let operators = self.operators(name).map(|(of, _)| of);
+        functions.chain(operators).any(|of| of == schema)
     }
 
     /// The names of the functions in that schema that are not PostgreSQL's own.
@@ -433,7 +435,7 @@ impl Catalogue {
         self.others
             .functions
             .iter()
-            .filter(move |(_, schemas)| schemas.contains(schema))
+            .filter(move |(_, schemas)| schemas.contains_key(schema))
             .map(|(name, _)| name.as_str())
     }
 
