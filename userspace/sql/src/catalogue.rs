@@ -499,7 +499,7 @@ impl Catalogue {
     }
 
     /// Partitions and children, direct ones.
-    fn children(&self, oid: u32) -> impl Iterator<Item = &Relation> {
+    pub(crate) fn children(&self, oid: u32) -> impl Iterator<Item = &Relation> {
         self.children
             .get(&oid)
             .into_iter()
