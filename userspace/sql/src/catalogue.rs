@@ -1,6 +1,7 @@
 mod queries;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -280,6 +281,19 @@ impl Catalogue {
             .into_iter()
             .flatten()
             .map(|place| &self.relations[*place])
+    }
+
+    /// A number that is another one when the database has other schemas.
+    pub fn schemas_key(&self) -> u64 {
+        let key = |schema: &String| {
+            let mut hasher = DefaultHasher::new();
+            schema.hash(&mut hasher);
+            hasher.finish()
+        };
+        self.schemas
+            .iter()
+            .map(key)
+            .fold(0, |sum, key| sum.wrapping_add(key))
     }
 
     /// Whether the database has this schema.

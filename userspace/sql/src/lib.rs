@@ -38,5 +38,7 @@ pub use analysis::Analysis;
 pub use builtin::{FunctionClass, function_class, is_operator, is_type};
 pub use catalogue::{Catalogue, CatalogueError, Column, Dependency, Relation, RelationKind, Rows};
 pub use reading::Reading;
-pub use resolve::{Effects, Resolved, SearchPath, SessionNames, refused, resolve};
+pub use resolve::{
+    Effects, Resolved, SearchPath, SessionNames, refused, resolve, resolve_executing,
+};
 pub use tags::Tags;
