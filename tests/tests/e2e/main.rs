@@ -1,11 +1,13 @@
 //! The running agent between real clients and real servers. Each test has a
 //! host of its own: a cgroup, network namespaces, a server, an agent.
 
+mod clients;
 mod crash;
 mod denial;
 mod evasions;
 mod main_job;
 mod misfortune;
+mod names;
 mod stage;
 mod tagged;
 mod trust;
