@@ -17,11 +17,13 @@ use crate::{ebpf, step};
 const PACKAGES: &[&str] = &[
     "ca-certificates",
     "clang",
+    "ecj",
     "g++",
     "gcc",
     "haproxy",
     "iproute2",
     "libclang-dev",
+    "libpostgresql-jdbc-java",
     "make",
     "openssh-client",
     "openssh-server",
@@ -43,8 +45,33 @@ const LINKER_PACKAGES: &[&str] = &["libpolly-22-dev", "libzstd-dev", "llvm-22-de
 /// A compiler with the source of `core`, where no nightly of rustup's has it.
 const COMPILER_PACKAGES: &[&str] = &["cargo-web", "rust-web-src", "rustc-web"];
 
+/// What brings the programs that run drivers, where they are not on PATH.
+const RUNTIMES: &[(&str, &[&str])] = &[
+    ("java", &["default-jre-headless"]),
+    ("npm", &["nodejs", "npm"]),
+];
+
 const LINKER_VERSION: &str = "0.13.0";
-const PSYCOPG: &str = "psycopg[binary]==3.2.3";
+
+/// Drivers and tools that the tests of clients run, from PyPI.
+const PYTHON_CLIENTS: &[&str] = &[
+    "asyncpg==0.32.0",
+    "Django==5.2.19",
+    "greenlet==3.5.6",
+    "psycopg[binary]==3.3.9",
+    "psycopg2-binary==2.9.13",
+    "SQLAlchemy==2.1.9",
+];
+
+/// The same from npm.
+const NODE_CLIENTS: &[&str] = &[
+    "drizzle-orm@0.45.4",
+    "pg@8.23.1",
+    "pg-cursor@2.22.0",
+    "pg-query-stream@4.17.0",
+    "postgres@3.4.9",
+];
+
 /// The ClickHouse that tests and the demo talk to is inside this package. The
 /// way in is internal to it, so the version is exact.
 const CHDB: &str = "chdb-core==26.9.0";
@@ -84,15 +111,22 @@ pub fn run() -> Result<Downloads> {
         step::timed("bpf-linker", install_linker)?;
     }
     let tools = root().join("target/tools");
-    if python_done(&tools) && chdb_done(&tools) && regress_folder(&tools).exists() {
+    let python = Installed::new(&tools, "venv", PYTHON_CLIENTS);
+    let node = Installed::new(&tools, "node", NODE_CLIENTS);
+    let regress_done = regress_folder(&tools).exists();
+    if python.is_done() && node.is_done() && chdb_done(&tools) && regress_done {
         return Ok(Downloads(None));
     }
     eprintln!("[xtask] into {}, and nowhere else:", tools.display());
-    eprintln!("[xtask]   {PSYCOPG}, a Python driver for PostgreSQL");
+    eprintln!("[xtask]   {}", PYTHON_CLIENTS.join(" "));
+    eprintln!("[xtask]   {}", NODE_CLIENTS.join(" "));
     eprintln!("[xtask]   {CHDB}, ClickHouse for tests and the demo (182 MB)");
     eprintln!("[xtask]   the source of {REGRESS}, for its regression tests (33 MB)");
     Ok(Downloads(Some(std::thread::spawn(move || {
-        step::timed("psycopg", || python(&tools))?;
+        step::timed("drivers from PyPI", || {
+            python.install(|_| python_clients(&tools))
+        })?;
+        step::timed("drivers from npm", || node.install(node_clients))?;
         // The tests that read them say so where they are not there.
         if let Err(error) = step::timed("regression tests of PostgreSQL", || regress(&tools)) {
             eprintln!("[xtask] going on without PostgreSQL's regression tests: {error:#}");
@@ -108,6 +142,11 @@ fn packages() -> Result<()> {
     }
     if ebpf::Compiler::find().is_err() {
         wanted.extend(COMPILER_PACKAGES);
+    }
+    for (program, packages) in RUNTIMES {
+        if !is_on_path(program) {
+            wanted.extend(*packages);
+        }
     }
     let installed = output(
         Command::new("dpkg-query")
@@ -170,26 +209,62 @@ fn install_linker() -> Result<()> {
     )
 }
 
-fn python_done(tools: &Path) -> bool {
-    tools.join("venv/bin/python").exists()
-        && glob(&tools.join("venv/lib"), "site-packages/psycopg_binary")
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).exists())
 }
 
-/// Whether a folder of `parent` (python3.11 or so) has `below`.
-fn glob(parent: &Path, below: &str) -> bool {
-    fs::read_dir(parent).is_ok_and(|mut entries| {
-        entries.any(|entry| entry.is_ok_and(|entry| entry.path().join(below).exists()))
-    })
+/// A folder of packages, and a file in it that says which of them are there:
+/// another list means another installation.
+struct Installed {
+    folder: PathBuf,
+    packages: String,
 }
 
-fn python(tools: &Path) -> Result<()> {
-    if python_done(tools) {
-        return Ok(());
+impl Installed {
+    fn new(tools: &Path, folder: &str, packages: &[&str]) -> Self {
+        Self {
+            folder: tools.join(folder),
+            packages: packages.join("\n"),
+        }
     }
-    fs::create_dir_all(tools)?;
+
+    fn list(&self) -> PathBuf {
+        self.folder.join("installed.txt")
+    }
+
+    fn is_done(&self) -> bool {
+        fs::read_to_string(self.list()).is_ok_and(|list| list == self.packages)
+    }
+
+    fn install(&self, install: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        if self.is_done() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder)?;
+        install(&self.folder)?;
+        Ok(fs::write(self.list(), &self.packages)?)
+    }
+}
+
+fn python_clients(tools: &Path) -> Result<()> {
     let venv = tools.join("venv");
     step::quiet(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
-    step::quiet(pip(tools).args(["install", "--quiet", "--only-binary", ":all:", PSYCOPG]))
+    step::quiet(
+        pip(tools)
+            .args(["install", "--quiet", "--only-binary", ":all:"])
+            .args(PYTHON_CLIENTS),
+    )
+}
+
+fn node_clients(folder: &Path) -> Result<()> {
+    step::quiet(
+        Command::new("npm")
+            .args(["install", "--silent", "--no-audit", "--no-fund"])
+            .args(["--no-package-lock", "--ignore-scripts"])
+            .args(NODE_CLIENTS)
+            .current_dir(folder),
+    )
 }
 
 fn pip(tools: &Path) -> Command {

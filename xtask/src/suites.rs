@@ -55,15 +55,8 @@ impl Suite {
                 "denial::",
             ],
             Self::Bypass => &["-p", "lockgate-gate", "--test", "kernel"],
-            Self::Clients => &[
-                "-p",
-                "lockgate-tests",
-                "--test",
-                "e2e",
-                "--",
-                "main_job::",
-                "trust::",
-            ],
+            // All of the package, since one client is an example of it.
+            Self::Clients => &["-p", "lockgate-tests", "--", "clients::", "trust::"],
             Self::BadInput => &[
                 "-p",
                 "lockgate-tests",

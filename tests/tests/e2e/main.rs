@@ -1,6 +1,7 @@
 //! The running agent between real clients and real servers. Each test has a
 //! host of its own: a cgroup, network namespaces, a server, an agent.
 
+mod clients;
 mod crash;
 mod denial;
 mod evasions;
@@ -8,6 +9,7 @@ mod main_job;
 mod misfortune;
 mod policy;
 mod reading;
+mod names;
 mod stage;
 mod tagged;
 mod trust;

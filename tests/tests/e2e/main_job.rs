@@ -119,55 +119,6 @@ s = socket.create_connection((sys.argv[2], 5432)); print(s.getpeername()[0])";
 }
 
 #[test]
-fn pgbench_comes_out_right() {
-    let stage = Stage::new();
-    // Initialised past the network, by the superuser.
-    for sql in [
-        "create table pgbench_branches(bid int primary key, bbalance int, filler char(88))",
-        "create table pgbench_tellers(tid int primary key, bid int, tbalance int, filler char(84))",
-        "create table pgbench_accounts(aid int primary key, bid int, abalance int, filler char(84))",
-        "create table pgbench_history(tid int, bid int, aid int, delta int, mtime timestamp, filler char(22))",
-        "insert into pgbench_branches values (1, 0, '')",
-        "insert into pgbench_tellers select g, 1, 0, '' from generate_series(1, 10) g",
-        "insert into pgbench_accounts select g, 1, 0, '' from generate_series(1, 100000) g",
-        "grant all on all tables in schema public to app_rw",
-    ] {
-        stage.postgres.admin("shop", sql).unwrap();
-    }
-    for mode in ["simple", "extended", "prepared"] {
-        let mut pgbench = stage.app.command("pgbench");
-        pgbench.args([
-            "-n",
-            "-c",
-            "4",
-            "-j",
-            "2",
-            "-t",
-            "100",
-            "-M",
-            mode,
-            "-h",
-            stage.postgres.address(),
-            "-U",
-            "x",
-            "shop",
-        ]);
-        let output = run(&mut pgbench).unwrap();
-        assert!(
-            output
-                .stdout
-                .contains("number of transactions actually processed: 400/400"),
-            "{output:?}"
-        );
-    }
-    let totals = stage
-        .postgres
-        .admin("shop", "select (select sum(bbalance) from pgbench_branches) = (select sum(delta) from pgbench_history), (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history), count(*) from pgbench_history")
-        .unwrap();
-    assert_eq!(totals, "t|t|1200");
-}
-
-#[test]
 fn every_command_is_in_both_stores_exactly_once() {
     let clickhouse = ClickHouse::start().unwrap();
     let postgres = Postgres::start(&PostgresConfig::default()).unwrap();

@@ -252,6 +252,47 @@ fn a_wrong_password_is_the_operators_affair() {
     assert_eq!(output.stdout, "1\n", "{output:?}");
 }
 
+/// libpq 17 and newer, as psycopg brings it along.
+#[test]
+fn what_a_client_requires_of_its_login() {
+    let stage = Stage::new();
+    let program = "
+print(psycopg.pq.version() >= 170000)
+for more in sys.argv[2:]:
+    try:
+        with psycopg.connect(dsn + more) as c:
+            print(more, c.execute('select count(*) from orders').fetchone()[0], c.pgconn.ssl_in_use)
+    except psycopg.OperationalError as e:
+        print(more, 'fails:', str(e).split('failed: ')[-1])
+";
+    let head = "import psycopg, sys\ndsn = sys.argv[1]\n";
+    let settings = [
+        "require_auth=none",
+        "require_auth=!password",
+        "sslmode=require sslnegotiation=direct",
+        "require_auth=scram-sha-256",
+        "channel_binding=require sslmode=require",
+    ];
+    let dsn = stage.dsn("");
+    let arguments = [&[&*dsn][..], &settings].concat();
+    let output = stage
+        .report
+        .python(&format!("{head}{program}"), &arguments)
+        .unwrap();
+    assert_eq!(
+        output.stdout.lines().collect::<Vec<_>>(),
+        [
+            "True",
+            "require_auth=none 10 True",
+            "require_auth=!password 10 True",
+            "sslmode=require sslnegotiation=direct 10 True",
+            "require_auth=scram-sha-256 fails: server did not complete authentication",
+            "channel_binding=require sslmode=require fails: channel binding required, but server authenticated client without channel binding",
+        ],
+        "{output:?}"
+    );
+}
+
 #[test]
 fn gss_encryption_is_declined_and_required_gss_fails() {
     let stage = Stage::new();

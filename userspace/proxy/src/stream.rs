@@ -2,9 +2,10 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
@@ -82,6 +83,9 @@ impl AsyncWrite for Stream {
 
 /// Bytes a single read may bring. Also the size of a pooled buffer.
 const READ: usize = 64 * 1024;
+
+/// How long a peer may take to read the last of what is sent to it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Above this many unsent bytes for one side, the other side is not read.
 const HIGH_WATER: usize = 256 * 1024;
@@ -192,6 +196,17 @@ impl Side {
             Poll::Ready(Ok(()))
         })
         .await
+    }
+
+    /// Sends what is left and ends the connection as the peer expects it: over
+    /// TLS, an end without a notice looks like an attack. The peer may have gone
+    /// away already, or never read again; it is over either way.
+    pub(crate) async fn close(mut self) {
+        let _ = tokio::time::timeout(PATIENCE, async {
+            self.flush().await?;
+            self.stream.shutdown().await
+        })
+        .await;
     }
 
     /// Waits for more input; false at the end.

@@ -17,6 +17,7 @@ pub struct Analysis {
     pub(crate) refusal: Option<Refusal>,
     pub(crate) facts: Facts,
     pub(crate) lineage: Option<Lineage>,
+    prepares: Vec<(String, Arc<Analysis>)>,
 }
 
 /// What the walk found in the tree.
@@ -37,12 +38,17 @@ pub(crate) struct Facts {
     pub(crate) names_change: bool,
     /// Whether it changes the catalogue.
     pub(crate) catalogue_changes: bool,
-    /// Whether it gives a prepared statement a name.
-    pub(crate) prepares: bool,
+    /// What it gives a name by PREPARE. Also among all the rest, since a
+    /// statement is decided where it is prepared.
+    pub(crate) prepares: Vec<(String, Facts)>,
+    /// The names that it runs by EXECUTE.
+    pub(crate) executes: BTreeSet<String>,
     /// Whether it gives a portal a name.
     pub(crate) declares: bool,
     pub(crate) copy_in: bool,
     pub(crate) copy_out: bool,
+    /// Whether names are looked up only when it runs.
+    pub(crate) late: bool,
     /// Whether the shape may show a secret even without literals.
     pub(crate) secret: bool,
     /// Where the literals begin, in bytes, of which no more was looked at than
@@ -65,6 +71,7 @@ impl Analysis {
             refusal: Some(refusal),
             facts: Facts::default(),
             lineage: None,
+            prepares: Vec::new(),
         }
     }
 
@@ -73,15 +80,44 @@ impl Analysis {
         self.refusal.as_ref()
     }
 
+    /// The statements that the text gives names by PREPARE.
+    pub fn prepares(&self) -> &[(String, Arc<Self>)] {
+        &self.prepares
+    }
+
+    /// The names of prepared statements that the text runs by EXECUTE.
+    pub fn executes(&self) -> impl Iterator<Item = &str> {
+        self.facts.executes.iter().map(String::as_str)
+    }
+
+    /// Whether the server looks its names up when it is executed, not when it
+    /// is bound. What can be planned is analysed at Bind; nothing else is.
+    pub fn is_late(&self) -> bool {
+        self.facts.late
+    }
+
     /// Reads `text`. Runs on a parse thread: a deep tree needs a deep stack.
     pub(crate) fn read(text: &[u8], reading: Reading, statement_bytes: usize) -> Self {
         match read(text, reading, statement_bytes) {
-            Ok((facts, lineage, shape)) => Self {
-                shape,
-                refusal: None,
-                facts,
-                lineage,
-            },
+            Ok((mut facts, lineage, shape)) => {
+                // A part shows nothing of its own: who executes it needs `view`.
+                let part = |facts| Self {
+                    shape: shape.clone(),
+                    refusal: None,
+                    facts,
+                    lineage: None,
+                    prepares: Vec::new(),
+                };
+                let prepared = std::mem::take(&mut facts.prepares);
+                let parts = prepared.into_iter();
+                Self {
+                    prepares: parts
+                        .map(|(name, facts)| (name, Arc::new(part(facts))))
+                        .collect(),
+                    lineage,
+                    ..part(facts)
+                }
+            }
             Err(refusal) => Self::refused(refusal),
         }
     }
@@ -108,7 +144,9 @@ impl Analysis {
     pub(crate) fn memory(&self) -> usize {
         let names = self.facts.needs.len() * 128 + self.facts.columns.len() * 48;
         let lineage = self.lineage.as_ref().map_or(0, |lineage| lineage.memory);
-        size_of::<Self>() + lineage + self.shape.as_ref().map_or(0, |shape| shape.len()) + names
+        let parts = self.prepares.iter().map(|(_, part)| part.memory());
+        let shape = self.shape.as_ref().map_or(0, |shape| shape.len());
+        size_of::<Self>() + lineage + shape + names + parts.sum::<usize>()
     }
 }
 

@@ -2,6 +2,7 @@ mod code;
 mod queries;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -442,6 +443,19 @@ impl Catalogue {
     /// The schemas of the database.
     pub fn schemas(&self) -> impl Iterator<Item = &str> {
         self.schemas.iter().map(String::as_str)
+    }
+
+    /// A number that is another one when the database has other schemas.
+    pub fn schemas_key(&self) -> u64 {
+        let key = |schema: &String| {
+            let mut hasher = DefaultHasher::new();
+            schema.hash(&mut hasher);
+            hasher.finish()
+        };
+        self.schemas
+            .iter()
+            .map(key)
+            .fold(0, |sum, key| sum.wrapping_add(key))
     }
 
     /// Whether the database has this schema.

@@ -42,5 +42,7 @@ pub use catalogue::{
 };
 pub use extensions::extension_lists;
 pub use reading::Reading;
-pub use resolve::{Effects, Resolved, SearchPath, SessionNames, refused, resolve};
+pub use resolve::{
+    Effects, Resolved, SearchPath, SessionNames, refused, resolve, resolve_executing,
+};
 pub use tags::Tags;

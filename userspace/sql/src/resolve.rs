@@ -56,9 +56,9 @@ pub struct Effects {
     /// A relation with a tagged column is touched, or code that may do so runs:
     /// texts of the server's errors may show its values.
     pub touches_tagged_relation: bool,
-    /// It gives a prepared statement a name in SQL: names of the protocol's
-    /// Parse are the same names, and may stand for another text afterwards.
-    pub prepares: bool,
+    /// It runs code that nobody has read. That may have prepared statements of
+    /// its own, so that EXECUTE cannot be followed afterwards.
+    pub runs_code: bool,
     /// It gives a portal a name in SQL, likewise.
     pub declares: bool,
     /// It may read COPY data from the client.
@@ -74,24 +74,48 @@ pub fn refused(refusal: Refusal) -> Arc<Statement> {
 }
 
 /// What `analysis` does in a session with `session`'s names, when the database
-/// is as `catalogue` says.
+/// is as `catalogue` says. EXECUTE is opaque.
 pub fn resolve(
     analysis: &Analysis,
     catalogue: &Catalogue,
     session: &SessionNames,
     tags: &Tags,
 ) -> Resolved {
+    resolve_executing(analysis, None, catalogue, session, tags)
+}
+
+/// As [`resolve`], for a text whose EXECUTE runs one of `executed`: all that its
+/// names may stand for. What the server makes of a prepared statement depends
+/// on the names that hold now, so it is resolved anew. Which of them it will be
+/// is not known, so nothing is said of what the result shows: whatever touches a
+/// tagged column needs `view`.
+pub fn resolve_executing(
+    analysis: &Analysis,
+    executed: Option<&[Arc<Analysis>]>,
+    catalogue: &Catalogue,
+    session: &SessionNames,
+    tags: &Tags,
+) -> Resolved {
+    let plain = |one: &Arc<Analysis>| one.refusal.is_none() && one.facts.executes.is_empty();
+    let executed = executed.filter(|executed| executed.iter().all(plain));
     let resolved = |path| {
         let mut resolver = Resolver::new(catalogue, &session.database, path, tags, &analysis.facts);
-        for need in &analysis.facts.needs {
-            resolver.need(need);
+        resolver.needs();
+        for one in executed.unwrap_or_default() {
+            resolver.turn_to(&one.facts);
+            resolver.needs();
+        }
+        if executed.is_none() && !analysis.facts.executes.is_empty() {
+            resolver.database(Verb::Opaque);
+            resolver.effects.catalogue_changes = true;
         }
         resolver.finish(analysis)
     };
     let resolution = resolved(&session.search_path);
     // By name, a tagged column is seen wherever it may be touched. Where its way
     // to the result is certain, that says what is needed.
-    if resolution.needs_view()
+    if executed.is_none()
+        && resolution.needs_view()
         && let Some(exact) = exact::resolve(analysis, catalogue, session, tags)
     {
         return exact;
@@ -135,6 +159,13 @@ fn statement(analysis: &Analysis, accesses: Vec<Access>) -> Statement {
     }
 }
 
+/// Whether a field in the text may be a function of its whole row.
+fn row_functions(facts: &Facts, catalogue: &Catalogue) -> bool {
+    let of_rows =
+        |need: &Need| matches!(need, Need::Attribute(name) if takes_rows(catalogue, name));
+    facts.needs.iter().any(of_rows)
+}
+
 struct Resolver<'a> {
     catalogue: &'a Catalogue,
     database: &'a str,
@@ -167,10 +198,7 @@ impl<'a> Resolver<'a> {
             tags,
             facts,
             lineage: None,
-            row_functions: facts
-                .needs
-                .iter()
-                .any(|need| matches!(need, Need::Attribute(name) if takes_rows(catalogue, name))),
+            row_functions: row_functions(facts, catalogue),
             accesses: Vec::new(),
             seen: HashSet::new(),
             cascaded: HashSet::new(),
@@ -178,11 +206,30 @@ impl<'a> Resolver<'a> {
                 names_change: facts.names_change,
                 catalogue_changes: facts.catalogue_changes,
                 touches_tagged_relation: false,
-                prepares: facts.prepares,
+                runs_code: false,
                 declares: facts.declares,
                 copy_in: facts.copy_in,
                 copy_out: facts.copy_out,
             },
+        }
+    }
+
+    /// What follows is about another text, besides the first.
+    fn turn_to(&mut self, facts: &'a Facts) {
+        self.facts = facts;
+        self.row_functions = row_functions(facts, self.catalogue);
+        let effects = &mut self.effects;
+        effects.names_change |= facts.names_change;
+        effects.catalogue_changes |= facts.catalogue_changes;
+        effects.declares |= facts.declares;
+        effects.copy_in |= facts.copy_in;
+        effects.copy_out |= facts.copy_out;
+    }
+
+    fn needs(&mut self) {
+        let facts = self.facts;
+        for need in &facts.needs {
+            self.need(need);
         }
     }
 
@@ -245,6 +292,7 @@ impl<'a> Resolver<'a> {
             self.effects.names_change = true;
             // And read every table.
             self.effects.touches_tagged_relation |= !self.tags.is_empty();
+            self.effects.runs_code = true;
         }
         let access = Access::new(verb, resource);
         if self.seen.insert(access.clone()) {
@@ -389,8 +437,10 @@ impl<'a> Resolver<'a> {
 
     fn system_relation(&mut self, verb: Verb, schema: &str, name: &str) {
         match verb {
-            // The server shows everybody but that column.
-            Verb::Select if name == "pg_subscription" && !self.facts.may_touch("subconninfo") => {
+            Verb::Select
+                if system_relations::private_column(schema, name)
+                    .is_some_and(|column| !self.facts.may_touch(column)) =>
+            {
                 self.table(Verb::Describe, schema, name);
             }
             Verb::Select => self.table(system_relations::reading(schema, name), schema, name),

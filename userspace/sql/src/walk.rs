@@ -50,9 +50,12 @@ pub(crate) fn statements(tree: &ParseResult) -> Result<Facts, Refusal> {
     {
         let mut walk = Walk::default();
         stmt.visit(&mut walk)?;
-        let facts = walk.facts;
+        let mut facts = walk.facts;
+        let node = stmt.as_ref().and_then(|stmt| stmt.node.as_ref());
+        facts.late = !facts.executes.is_empty() || !node.is_some_and(is_analysed);
         // PostgreSQL parses them all first but looks names up one by one.
-        if all.names_change && facts.needs.iter().any(Need::depends_on_names) {
+        let depends = !facts.executes.is_empty() || facts.needs.iter().any(Need::depends_on_names);
+        if all.names_change && depends {
             return Err(refusal(
                 "names of objects after a change of search_path, role or temporary tables, in one string",
                 "send the statements one by one, or write the names with their schemas",
@@ -79,6 +82,23 @@ pub(crate) fn statement(statement: NodeEnum) -> Result<Facts, Refusal> {
     Ok(walk.facts)
 }
 
+/// Whether PostgreSQL looks the names of a statement up before it runs
+/// (`stmt_requires_parse_analysis`).
+fn is_analysed(node: &NodeEnum) -> bool {
+    matches!(
+        node,
+        NodeEnum::SelectStmt(_)
+            | NodeEnum::InsertStmt(_)
+            | NodeEnum::UpdateStmt(_)
+            | NodeEnum::DeleteStmt(_)
+            | NodeEnum::MergeStmt(_)
+            | NodeEnum::DeclareCursorStmt(_)
+            | NodeEnum::ExplainStmt(_)
+            | NodeEnum::CreateTableAsStmt(_)
+            | NodeEnum::CallStmt(_)
+    )
+}
+
 impl Facts {
     fn take(&mut self, other: Facts) {
         let Facts {
@@ -90,9 +110,11 @@ impl Facts {
             names_change,
             catalogue_changes,
             prepares,
+            executes,
             declares,
             copy_in,
             copy_out,
+            late,
             secret,
             indifferent,
         } = other;
@@ -102,10 +124,12 @@ impl Facts {
         self.all_columns |= all_columns;
         self.names_change |= names_change;
         self.catalogue_changes |= catalogue_changes;
-        self.prepares |= prepares;
+        self.prepares.extend(prepares);
+        self.executes.extend(executes);
         self.declares |= declares;
         self.copy_in |= copy_in;
         self.copy_out |= copy_out;
+        self.late |= late;
         self.secret |= secret;
         self.indifferent.extend(indifferent);
     }

@@ -66,8 +66,11 @@ async fn begin(
     worker.recorder.ready().await?;
     let message = match startup::greet(worker, intercepted, socket, client).await? {
         startup::Greeting::Session(message) => message,
-        startup::Greeting::Cancel(key) => {
-            cancel::forward(worker, intercepted, &key).await?;
+        startup::Greeting::Cancel(key, client) => {
+            // There is no answer either way, but an end that TLS knows as one.
+            let forwarded = cancel::forward(worker, intercepted, &key).await;
+            client.close().await;
+            forwarded?;
             return Ok(None);
         }
     };
@@ -102,11 +105,5 @@ async fn refuse(
     let mut answer = BytesMut::new();
     error.answer(&mut answer);
     client.output.extend_from_slice(&answer);
-    // The client may be the one that went away; either way it is over. A client
-    // that does not read cannot hold the connection open.
-    let _ = tokio::time::timeout(Duration::from_secs(2), async {
-        client.flush().await?;
-        tokio::io::AsyncWriteExt::shutdown(&mut client.stream).await
-    })
-    .await;
+    client.close().await;
 }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use lockgate_command::{ConnectionId, TargetName};
 use lockgate_ipc::{Dialogue, Reply, from_memfd};
-use lockgate_sql::{Analysis, Catalogue, Resolved, SearchPath, SessionNames, Tags, resolve};
+use lockgate_sql::{
+    Analysis, Catalogue, Resolved, SearchPath, SessionNames, Tags, resolve, resolve_executing,
+};
 use quick_cache::unsync::Cache;
 
 use crate::links::{KeeperError, KeeperLink};
@@ -187,8 +189,20 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    /// What `analysis` does here.
-    pub(super) fn resolve(&self, analysis: &Arc<Analysis>, tags: &Tags) -> Rc<Resolved> {
+    /// What `analysis` does here. What it runs by EXECUTE is the session's own
+    /// affair, so such a text is resolved each time.
+    pub(super) fn resolve(
+        &self,
+        analysis: &Arc<Analysis>,
+        executed: Option<&[Arc<Analysis>]>,
+        tags: &Tags,
+    ) -> Rc<Resolved> {
+        if executed.is_some() {
+            let (catalogue, names) = (&self.catalogue, &self.names);
+            return Rc::new(resolve_executing(
+                analysis, executed, catalogue, names, tags,
+            ));
+        }
         let key = Arc::as_ptr(analysis) as usize;
         let mut meanings = self.meanings.borrow_mut();
         if let Some((_, resolved)) = meanings.get(&key) {

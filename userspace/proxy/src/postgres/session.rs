@@ -9,7 +9,9 @@ use lockgate_command::{
     Access, Command, Denial, Judge, Outcome, Refusal, Statement, TextId, Ticket, Verdict,
 };
 use lockgate_config::Mode;
-use lockgate_sql::{Analysis, Catalogue, Reading, Resolved, SearchPath, SessionNames, refused};
+use lockgate_sql::{
+    Analysis, Catalogue, Reading, Resolved, SearchPath, SessionNames, refused, resolve_executing,
+};
 use lockgate_wire_postgres::{
     CancelKey, DenialText, LoginDone, ProtocolError, Relay, RelaySettings, Request, ResponseEvent,
     StartupMessage, error_response, greet,
@@ -46,6 +48,10 @@ pub(super) struct Session {
     target: Arc<TargetSettings>,
     database: Rc<Database>,
     names: SessionNames,
+    asked: Asked,
+    /// How often commands have changed what names mean, those of prepared
+    /// statements among them.
+    changes: u64,
     reading: Reading,
     scope: Option<(Rc<Scope>, Arc<Catalogue>)>,
     catalogue: CatalogueState,
@@ -54,6 +60,8 @@ pub(super) struct Session {
     bound: BTreeMap<u64, Bound>,
     /// What was permitted last of what may take COPY data.
     copying: Option<Bound>,
+    /// What is behind the names of prepared statements is not known.
+    execute_is_opaque: bool,
     ended: Vec<ResponseEvent>,
     _cancel: CancelGuard,
 }
@@ -75,12 +83,34 @@ struct Prepared {
     analysis: Arc<Analysis>,
 }
 
+/// When the server was asked last what names mean.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    /// The session has changed that since, or may have.
+    changed: bool,
+    /// The catalogue of then, as [`Asked::at`] has it; none if that is not
+    /// known.
+    at: Option<(u64, u64)>,
+}
+
+impl Asked {
+    /// The catalogue's epoch, and its schemas.
+    fn at(catalogue: &Catalogue) -> (u64, u64) {
+        (catalogue.epoch, catalogue.schemas_key())
+    }
+}
+
 /// A command that was bound to a portal.
 struct Bound {
     analysis: Arc<Analysis>,
+    /// [`Session::changes`] of then.
+    changes: u64,
     /// Under which settings it was permitted.
     settings: Arc<Settings>,
 }
+
+/// The rows of an answer of the server to a question of our own.
+type Answer = Option<Vec<Vec<Option<String>>>>;
 
 /// Why a session ended before its client said so.
 #[derive(Debug, thiserror::Error)]
@@ -119,11 +149,15 @@ impl Session {
         judge.connected(&intercepted.origin, claims)?;
         judge.may_connect().map_err(StartupError::Denied)?;
         decide_settings(worker, &judge, &message).await?;
+        // As it is before the server says what names mean: what changes from
+        // here on is seen as a change.
+        let target = &intercepted.target.name;
+        let before = worker.databases.database(target, message.database());
+        let known = before.fresh();
         let Established { server, done } = upstream::log_in(worker, intercepted, &message).await?;
         let (names, reading) = read_names(&done)?;
-        let database = worker
-            .databases
-            .database(&intercepted.target.name, &names.database);
+        let database = worker.databases.database(target, &names.database);
+        let known = known.filter(|_| Rc::ptr_eq(&before, &database));
         if database.fresh().is_none() {
             let connection = intercepted.connection;
             database
@@ -160,12 +194,18 @@ impl Session {
             target: intercepted.target.clone(),
             database,
             names,
+            changes: 0,
+            asked: Asked {
+                changed: false,
+                at: known.as_deref().map(Asked::at),
+            },
             reading,
             scope: None,
             catalogue: CatalogueState::Current,
             tagged_in_reach: false,
             bound: BTreeMap::new(),
             copying: None,
+            execute_is_opaque: false,
             ended: Vec::new(),
             _cancel: guard,
         })
@@ -195,6 +235,7 @@ impl Session {
         worker
             .recorder
             .closed(connection, &reason, &client, &server, started);
+        client.close().await;
     }
 
     async fn relay(&mut self) -> Result<&'static str, SessionError> {
@@ -243,11 +284,16 @@ impl Session {
 
     async fn query(&mut self, text: Bytes) -> Result<(), SessionError> {
         let (analysis, resolved) = self.understand(&text).await?;
-        let command = whole(&resolved.statement, TextId::of(&text));
+        let text = TextId::of(&text);
+        let command = Command {
+            statement: resolved.statement.clone(),
+            text,
+            digest: self.digest(text, &analysis),
+        };
         let (ticket, verdict) = self.judge(&command).await?;
         match verdict {
             Ok(()) => {
-                self.takes_effect(&resolved, &analysis);
+                self.takes_effect(&resolved, &analysis, text);
                 self.relay.allow_query(ticket, &mut self.server.output);
             }
             Err(denial) => self.deny(Some(ticket), &denial),
@@ -301,14 +347,14 @@ impl Session {
         let Some((Prepared { text, analysis }, resolved)) = chosen else {
             self.refuse(
                 parameters,
-                "Bind of a statement that was not prepared through lockgate with Parse",
-                "prepare it with Parse on this connection; SQL's PREPARE is for EXECUTE only",
+                "Bind of a statement that was not prepared through lockgate",
+                "prepare it on this connection, with Parse or PREPARE",
             )
             .await?;
             return Ok(());
         };
         let mut digest = Sha256::new();
-        digest.update(text.digest);
+        digest.update(self.digest(text, &analysis));
         digest.update(parameters);
         let command = Command {
             statement: resolved.statement.clone(),
@@ -318,7 +364,7 @@ impl Session {
         let (ticket, verdict) = self.judge(&command).await?;
         match verdict {
             Ok(()) => {
-                self.takes_effect(&resolved, &analysis);
+                self.takes_effect(&resolved, &analysis, text);
                 if self.bound.len() >= BOUND {
                     self.bound.pop_first();
                 }
@@ -326,6 +372,7 @@ impl Session {
                     ticket,
                     Bound {
                         analysis,
+                        changes: self.changes,
                         settings: self.settings.clone(),
                     },
                 );
@@ -336,7 +383,8 @@ impl Session {
         Ok(())
     }
 
-    /// Permitted at Bind; looked at again if the policy has changed since.
+    /// Permitted at Bind; looked at again if the policy has changed since, or
+    /// what names mean for a statement that looks them up only now.
     async fn execute(&mut self, tickets: &[u64]) -> Result<(), SessionError> {
         self.follow_settings()?;
         let mut denial = None;
@@ -345,7 +393,8 @@ impl Session {
                 denial = Some(Arc::new(unknown_portal()));
                 break;
             };
-            if Arc::ptr_eq(&bound.settings, &self.settings) {
+            let same_names = bound.changes == self.changes || !bound.analysis.is_late();
+            if Arc::ptr_eq(&bound.settings, &self.settings) && same_names {
                 continue;
             }
             let analysis = bound.analysis.clone();
@@ -383,7 +432,12 @@ impl Session {
         match self.judge.preview(&resolved.statement) {
             Verdict::Allow => {
                 let settings = self.settings.clone();
-                self.copying = Some(Bound { analysis, settings });
+                let changes = self.changes;
+                self.copying = Some(Bound {
+                    analysis,
+                    changes,
+                    settings,
+                });
             }
             Verdict::Deny(denial) | Verdict::Hold(denial) => self.end_copy(&denial),
             // Nothing comes back of it that could be masked.
@@ -469,24 +523,38 @@ impl Session {
 
     /// A permitted command may change what the next ones mean. It counts from
     /// now, whether or not the server will do it.
-    fn takes_effect(&mut self, resolved: &Resolved, analysis: &Arc<Analysis>) {
+    fn takes_effect(&mut self, resolved: &Resolved, analysis: &Arc<Analysis>, text: TextId) {
         if resolved.effects.copy_in {
             self.copying = Some(Bound {
                 analysis: analysis.clone(),
+                changes: self.changes,
                 settings: self.settings.clone(),
             });
         }
+        let effects = &resolved.effects;
+        if effects.names_change || effects.catalogue_changes || !analysis.prepares().is_empty() {
+            self.changes += 1;
+        }
         if resolved.effects.names_change {
             self.names.search_path = SearchPath::Unknown;
+            self.asked.changed = true;
             self.scope = None;
         }
         if resolved.effects.catalogue_changes {
             self.catalogue = CatalogueState::Changed;
             self.scope = None;
         }
-        if resolved.effects.prepares {
-            self.relay.forget_statements();
+        for (name, analysis) in analysis.prepares() {
+            let name = name.as_bytes();
+            let same =
+                |known: &Prepared| known.text == text && Arc::ptr_eq(&known.analysis, analysis);
+            if !self.relay.prepared(name).iter().any(same) {
+                let analysis = analysis.clone();
+                let known = self.relay.prepares(name, Prepared { text, analysis });
+                self.execute_is_opaque |= !known;
+            }
         }
+        self.execute_is_opaque |= resolved.effects.runs_code;
         if resolved.effects.declares {
             self.relay.forget_portals();
         }
@@ -537,6 +605,7 @@ impl Session {
             }
             CatalogueState::Changed => return self.meaning_without_relations(analysis).await,
         };
+        self.follow_names(&catalogue).await?;
         let scope = match &self.scope {
             Some((scope, known)) if Arc::ptr_eq(known, &catalogue) => scope.clone(),
             _ => {
@@ -550,7 +619,99 @@ impl Session {
                 scope
             }
         };
-        Ok(scope.resolve(analysis, &self.target.tags))
+        let executed = self.executed(analysis);
+        Ok(scope.resolve(analysis, executed.as_deref(), &self.target.tags))
+    }
+
+    fn executed(&self, analysis: &Analysis) -> Option<Vec<Arc<Analysis>>> {
+        let executed = self.prepared_for(analysis)?.into_iter();
+        Some(executed.map(|prepared| prepared.analysis).collect())
+    }
+
+    /// All that the names of a text's EXECUTE may stand for, if it has one and
+    /// that is known.
+    fn prepared_for(&self, analysis: &Analysis) -> Option<Vec<Prepared>> {
+        // What one statement of several prepares, another may execute.
+        if self.execute_is_opaque || !analysis.prepares().is_empty() {
+            return None;
+        }
+        let mut executed = Vec::new();
+        for name in analysis.executes() {
+            let known = self.relay.prepared(name.as_bytes());
+            if known.is_empty() {
+                return None;
+            }
+            executed.extend(known);
+        }
+        Some(executed).filter(|executed| !executed.is_empty())
+    }
+
+    /// What an approval would be for: a text, and those that it executes.
+    fn digest(&self, text: TextId, analysis: &Analysis) -> [u8; 32] {
+        match self.prepared_for(analysis) {
+            None => text.digest,
+            Some(executed) => {
+                let mut digest = Sha256::new();
+                digest.update(text.digest);
+                for prepared in executed {
+                    digest.update(prepared.text.digest);
+                }
+                digest.finalize().into()
+            }
+        }
+    }
+
+    /// Asks the server what names mean, where the session or a change of the
+    /// catalogue may have changed that. Within a transaction it cannot be asked
+    /// without taking part: until that has ended, a name that may mean another
+    /// relation means every relation of that name.
+    async fn follow_names(&mut self, catalogue: &Catalogue) -> Result<(), SessionError> {
+        let same = |(epoch, _)| epoch == catalogue.epoch;
+        if !self.asked.changed && self.asked.at.is_some_and(same) {
+            return Ok(());
+        }
+        let now = Asked::at(catalogue);
+        if self.relay.is_idle_outside_transaction() {
+            let names = self.ask_names().await?;
+            if names != self.names {
+                self.names = names;
+                self.scope = None;
+            }
+            self.asked = Asked {
+                changed: false,
+                at: Some(now),
+            };
+        } else if self.asked.at.is_some_and(|(_, schemas)| schemas != now.1) {
+            // A schema that its path names may be there now.
+            self.names.search_path = SearchPath::Unknown;
+            self.asked.changed = true;
+            self.scope = None;
+        }
+        Ok(())
+    }
+
+    /// What the server says that names mean; what it does not say is unknown.
+    async fn ask_names(&mut self) -> Result<SessionNames, SessionError> {
+        let mut nonce = [0; 16];
+        rand::rng().fill_bytes(&mut nonce);
+        self.relay
+            .ask(upstream::NAMES, nonce, &mut self.server.output);
+        let rows = loop {
+            self.server.flush().await?;
+            if !self.server.receive().await? {
+                // The client is told what the server said last.
+                break None;
+            }
+            if let Some(rows) = self.responses()? {
+                break rows;
+            }
+        };
+        let row = rows.as_deref().and_then(|rows| rows.first());
+        let names = row.and_then(|row| names_of(row, self.reading).ok());
+        Ok(names.unwrap_or_else(|| SessionNames {
+            search_path: SearchPath::Unknown,
+            ..self.names.clone()
+        }))
     }
 
     /// After a change of definitions that nobody else can see yet, a name may
@@ -563,7 +724,9 @@ impl Session {
     ) -> Result<Rc<Resolved>, SessionError> {
         let catalogue = self.current_catalogue().await?;
         let bare = catalogue.without_relations();
-        let resolved = lockgate_sql::resolve(analysis, &bare, &self.names, &self.target.tags);
+        let executed = self.executed(analysis);
+        let tags = &self.target.tags;
+        let resolved = resolve_executing(analysis, executed.as_deref(), &bare, &self.names, tags);
         if self.target.tags.is_empty() || resolved.statement.accesses.iter().all(is_harmless) {
             return Ok(Rc::new(resolved));
         }
@@ -571,10 +734,9 @@ impl Session {
         statement
             .accesses
             .extend(self.target.tags.view_accesses(&self.names.database));
-        let effects = resolved.effects;
         Ok(Rc::new(Resolved {
             statement: Arc::new(statement),
-            effects,
+            ..resolved
         }))
     }
 
@@ -622,9 +784,12 @@ impl Session {
         Ok(())
     }
 
-    fn responses(&mut self) -> Result<(), SessionError> {
+    /// Takes what the server has sent. The answer to a question of our own is
+    /// given back; its rows are none if the server failed.
+    fn responses(&mut self) -> Result<Option<Answer>, SessionError> {
+        let mut answer = None;
         if self.server.input.is_empty() {
-            return Ok(());
+            return Ok(answer);
         }
         self.relay
             .responses(
@@ -655,11 +820,15 @@ impl Session {
                     self.reading.follow(&name, &value);
                     continue;
                 }
+                ResponseEvent::Answered { rows } => {
+                    answer = Some(rows);
+                    continue;
+                }
                 ResponseEvent::Idle { .. } => continue,
             };
             self.judge.close(Ticket(ticket), &outcome);
         }
-        Ok(())
+        Ok(answer)
     }
 
     /// What the client is told when its session ends by an error. Not after
@@ -787,11 +956,6 @@ fn read_names(done: &LoginDone) -> Result<(SessionNames, Reading), StartupError>
         .first()
         .and_then(|rows| rows.first())
         .ok_or(StartupError::Names("the server gave no answer"))?;
-    let [Some(database), Some(user), Some(path)] = row.as_slice() else {
-        return Err(StartupError::Names("the server's answer has another form"));
-    };
-    let path: Vec<String> = serde_json::from_str(path)
-        .map_err(|_| StartupError::Names("the server's search path cannot be read"))?;
     let mut reading = Reading {
         standard_conforming_strings: true,
         utf8: false,
@@ -799,10 +963,26 @@ fn read_names(done: &LoginDone) -> Result<(SessionNames, Reading), StartupError>
     for (name, value) in &done.parameters {
         reading.follow(name, value);
     }
-    let names = SessionNames {
+    let names = names_of(row, reading).map_err(StartupError::Names)?;
+    Ok((names, reading))
+}
+
+/// The answer to [`upstream::NAMES`].
+fn names_of(row: &[Option<String>], reading: Reading) -> Result<SessionNames, &'static str> {
+    let [Some(database), Some(user), Some(path)] = row else {
+        return Err("the server's answer has another form");
+    };
+    let schemas: Vec<String> =
+        serde_json::from_str(path).map_err(|_| "the server's search path cannot be read")?;
+    // Temporary relations are in no catalogue, and come before all others.
+    let temporary = schemas.iter().any(|schema| schema.starts_with("pg_temp"));
+    let legible = reading.utf8 || path.is_ascii();
+    Ok(SessionNames {
         database: database.clone(),
         user: user.clone(),
-        search_path: SearchPath::Known(path),
-    };
-    Ok((names, reading))
+        search_path: match legible && !temporary {
+            true => SearchPath::Known(schemas),
+            false => SearchPath::Unknown,
+        },
+    })
 }

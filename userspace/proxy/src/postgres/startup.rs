@@ -14,7 +14,7 @@ pub(super) enum Greeting {
     /// A session.
     Session(StartupMessage),
     /// To cancel a command of another connection.
-    Cancel(CancelKey),
+    Cancel(CancelKey, Side),
 }
 
 /// First byte of a TLS record that holds a handshake (RFC 8446 section 5.1).
@@ -69,7 +69,7 @@ pub(super) async fn greet(
                 *client = Some(side);
                 return Ok(Greeting::Session(message));
             }
-            Ok(StartupEvent::Cancel(key)) => return Ok(Greeting::Cancel(key)),
+            Ok(StartupEvent::Cancel(key)) => return Ok(Greeting::Cancel(key, side)),
             Err(error) => {
                 *client = Some(side);
                 return Err(StartupError::ClientProtocol(error));

@@ -11,10 +11,10 @@ use crate::stream::{Side, Stream, to_tokio};
 use crate::tls;
 use crate::worker::{Intercepted, Worker};
 
-/// Asked once after login: the database, the role, the schemas that unqualified
+/// Asked after login, and whenever it may have changed: the database, the role, the schemas that unqualified
 /// names are looked up in. Everything in it is qualified, so that nobody's own
 /// function answers.
-const NAMES: &str = "SELECT pg_catalog.current_database(), CURRENT_USER, \
+pub(super) const NAMES: &str = "SELECT pg_catalog.current_database(), CURRENT_USER, \
      pg_catalog.to_json(pg_catalog.current_schemas(true))::pg_catalog.text";
 
 /// Parameters of the client's startup that lockgate sets itself, or never

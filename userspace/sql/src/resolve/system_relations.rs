@@ -28,15 +28,12 @@ pub(super) fn reading(schema: &str, name: &str) -> Verb {
         (
             "pg_catalog",
             "pg_stat_activity"
-            | "pg_prepared_statements"
-            | "pg_cursors"
             | "pg_prepared_xacts"
             | "pg_stat_replication"
             | "pg_stat_wal_receiver"
             | "pg_stat_subscription"
             | "pg_stat_ssl"
             | "pg_stat_gssapi"
-            | "pg_locks"
             | "pg_replication_slots"
             | "pg_replication_origin_status"
             | "pg_shmem_allocations"
@@ -46,5 +43,17 @@ pub(super) fn reading(schema: &str, name: &str) -> Verb {
         ) => Verb::Inspect,
         ("pg_catalog", name) if name.starts_with("pg_stat_progress") => Verb::Inspect,
         _ => Verb::Describe,
+    }
+}
+
+/// The one column for which reading a relation is `inspect`: whoever does not
+/// touch it reads harmless metadata.
+pub(super) fn private_column(schema: &str, name: &str) -> Option<&'static str> {
+    match (schema, name) {
+        ("pg_catalog", "pg_subscription") => Some("subconninfo"),
+        ("pg_catalog", "pg_user_mapping" | "pg_user_mappings") => Some("umoptions"),
+        ("pg_catalog", "pg_stat_activity") => Some("query"),
+        ("pg_catalog", "pg_db_role_setting") => Some("setconfig"),
+        _ => None,
     }
 }

@@ -229,14 +229,22 @@ impl Visit for TruncateStmt {
     }
 }
 
+/// `AccessShareLock` (lockdefs.h).
+const ACCESS_SHARE: i32 = 1;
+
 impl Visit for LockStmt {
     fn visit(&self, walk: &mut Walk) -> Walked {
         let Self {
             relations,
-            mode: _,
+            mode,
             nowait: _,
         } = self;
-        each(relations, |relation| walk.relation(Verb::Lock, relation))
+        // ACCESS SHARE is what every SELECT takes, and all it takes the right for.
+        let verb = match *mode {
+            ACCESS_SHARE => Verb::Select,
+            _ => Verb::Lock,
+        };
+        each(relations, |relation| walk.relation(verb, relation))
     }
 }
 

@@ -97,16 +97,23 @@ fn call(walk: &mut Walk, name: Name, args: &[Node]) -> Walked {
     match function_class(&name.name).filter(|_| built_in) {
         Some(FunctionClass::Settings) => {
             let (setting, value) = match args {
-                [setting, value, ..] => (setting, constant(value)),
+                [setting, value, ..] => (setting, value),
                 _ => return Err(settings::not_constant()),
             };
             let setting = match constant(setting) {
                 Some(setting) => Some(setting.to_owned()),
                 None => walk.setting.clone().filter(|_| is_name(setting)),
             };
-            match (setting, value) {
-                (Some(setting), Some(value)) => settings::set(walk, &setting, Some(&[value]))?,
-                _ => return Err(settings::not_constant()),
+            let values = match constant(value) {
+                Some(value) => &[value][..],
+                // Whoever binds it says what it is; a column's value would be kept
+                // where no table shows it.
+                None if is_parameter(value) => &[],
+                None => return Err(settings::not_constant()),
+            };
+            match setting {
+                Some(setting) => settings::set(walk, &setting, Some(values))?,
+                None => return Err(settings::not_constant()),
             }
             walk.need(Need::OtherFunction(name));
         }
@@ -132,6 +139,15 @@ pub(super) fn constant(node: &Node) -> Option<&str> {
         }) => Some(&text.sval),
         NodeEnum::TypeCast(cast) => constant(cast.arg.as_ref()?),
         _ => None,
+    }
+}
+
+/// `$1`, with or without a cast.
+fn is_parameter(node: &Node) -> bool {
+    match &node.node {
+        Some(NodeEnum::ParamRef(_)) => true,
+        Some(NodeEnum::TypeCast(cast)) => cast.arg.as_deref().is_some_and(is_parameter),
+        _ => false,
     }
 }
 

@@ -6,6 +6,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::*;
 
 use super::{Visit, Walk, Walked, known};
+use crate::names::cut;
 use crate::settings;
 
 impl Visit for VariableSetStmt {
@@ -125,22 +126,27 @@ impl Visit for ExplainStmt {
 impl Visit for PrepareStmt {
     fn visit(&self, walk: &mut Walk) -> Walked {
         let Self {
-            name: _,
+            name,
             argtypes,
             query,
         } = self;
-        walk.facts.prepares = true;
-        argtypes.visit(walk)?;
-        query.visit(walk)
+        let mut prepared = Walk::default();
+        argtypes.visit(&mut prepared)?;
+        query.visit(&mut prepared)?;
+        let mut named = prepared.facts.clone();
+        // Places in this text say nothing of the text that executes it.
+        named.indifferent.clear();
+        walk.facts.prepares.push((cut(name).to_owned(), named));
+        walk.facts.take(prepared.facts);
+        Ok(())
     }
 }
 
-/// Which text is behind the name is not followed.
+/// Whoever resolves the text says what is behind the name.
 impl Visit for ExecuteStmt {
     fn visit(&self, walk: &mut Walk) -> Walked {
-        let Self { name: _, params } = self;
-        walk.database(Verb::Opaque);
-        walk.defines();
+        let Self { name, params } = self;
+        walk.facts.executes.insert(cut(name).to_owned());
         params.visit(walk)
     }
 }

@@ -53,3 +53,31 @@ pub(crate) fn take_string(body: &mut Bytes) -> Result<Bytes, ProtocolError> {
     body.advance(1);
     Ok(text)
 }
+
+/// The values of a DataRow, in text format.
+pub(crate) fn data_row(mut body: Bytes) -> Result<Vec<Option<String>>, ProtocolError> {
+    let short = || ProtocolError::violation("a row ends early");
+    if body.len() < 2 {
+        return Err(short());
+    }
+    let mut row = Vec::new();
+    for _ in 0..body.get_u16() {
+        if body.len() < 4 {
+            return Err(short());
+        }
+        row.push(match body.get_i32() {
+            -1 => None,
+            length if length >= 0 && length as usize <= body.len() => {
+                Some(text(body.split_to(length as usize))?)
+            }
+            _ => return Err(short()),
+        });
+    }
+    Ok(row)
+}
+
+/// Text of the server, which lockgate has to read.
+pub(crate) fn text(bytes: Bytes) -> Result<String, ProtocolError> {
+    String::from_utf8(bytes.to_vec())
+        .map_err(|_| ProtocolError::violation("text of the server is not UTF-8"))
+}

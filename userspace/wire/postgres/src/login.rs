@@ -1,6 +1,6 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::frame::{HEADER, Header, name, take_string};
+use crate::frame::{HEADER, Header, data_row, name, take_string, text};
 use crate::messages::{put, put_string};
 use crate::{CancelKey, ErrorFields, ProtocolError, ssl_request};
 
@@ -385,30 +385,4 @@ fn method(code: u32) -> String {
         code => return format!("authentication method {code}"),
     };
     name.to_owned()
-}
-
-fn text(bytes: Bytes) -> Result<String, ProtocolError> {
-    String::from_utf8(bytes.to_vec())
-        .map_err(|_| ProtocolError::violation("text during login is not UTF-8"))
-}
-
-fn data_row(mut body: Bytes) -> Result<Vec<Option<String>>, ProtocolError> {
-    let short = || ProtocolError::violation("a row ends early");
-    if body.len() < 2 {
-        return Err(short());
-    }
-    let mut row = Vec::new();
-    for _ in 0..body.get_u16() {
-        if body.len() < 4 {
-            return Err(short());
-        }
-        row.push(match body.get_i32() {
-            -1 => None,
-            length if length >= 0 && length as usize <= body.len() => {
-                Some(text(body.split_to(length as usize))?)
-            }
-            _ => return Err(short()),
-        });
-    }
-    Ok(row)
 }

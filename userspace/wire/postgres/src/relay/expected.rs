@@ -25,6 +25,13 @@ pub(super) enum Expected {
     Close { statement: bool, name: Bytes },
     /// Until ReadyForQuery.
     Sync,
+    /// A question of lockgate's own, until its second ReadyForQuery.
+    Question {
+        /// So far; none if it failed.
+        rows: Option<Vec<Vec<Option<String>>>>,
+        /// The answer is there; what it went by is being closed.
+        closing: bool,
+    },
     /// CopyDone or CopyFail that was sent before the COPY it ends was
     /// answered. It has no answer of its own, and none at all means that the
     /// server read over it.
@@ -61,6 +68,7 @@ impl Expected {
             | Self::Describe
             | Self::Close { .. }
             | Self::Sync
+            | Self::Question { .. }
             | Self::CopyEnd => None,
         }
     }
@@ -84,6 +92,7 @@ impl Expected {
             Self::Execute { .. } => "Execute",
             Self::Close { .. } => "Close",
             Self::Sync => "Sync",
+            Self::Question { .. } => "lockgate's own question",
             Self::CopyEnd => "CopyDone",
         }
     }

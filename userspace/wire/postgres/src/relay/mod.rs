@@ -4,6 +4,7 @@ mod client;
 mod denial;
 mod expected;
 mod names;
+mod question;
 mod server;
 
 pub use denial::DenialText;
@@ -154,6 +155,11 @@ pub enum ResponseEvent {
         /// New value.
         value: String,
     },
+    /// The answer to [`Relay::ask`].
+    Answered {
+        /// In text; none if the server failed.
+        rows: Option<Vec<Vec<Option<String>>>>,
+    },
     /// ReadyForQuery.
     Idle {
         /// `I` outside a transaction, `T` in one, `E` in a failed one.
@@ -192,17 +198,31 @@ impl<S: Clone> Relay<S> {
 
     /// Whether everything sent has been answered and no transaction is open.
     pub fn is_idle_outside_transaction(&self) -> bool {
-        self.expected.is_empty() && !self.skipping && self.status == b'I'
+        self.expected.is_empty() && self.unanswered == 0 && !self.skipping && self.status == b'I'
     }
 
-    /// Nothing that was prepared so far is known from now on: Bind of it has no
-    /// candidates. For a PREPARE in SQL, whose names are the same names; call
+    /// A PREPARE in SQL gives `name`, which is the same name as Parse gives, a
+    /// meaning besides those it may have; call it before that command is
+    /// allowed. False if the name has too many: then nothing that was prepared
+    /// so far is known from now on, and Bind of it has no candidates.
+    #[must_use]
+    pub fn prepares(&mut self, name: &[u8], payload: S) -> bool {
+        let known = self.statements.may_be(name, payload);
+        if !known {
+            self.statements.forget();
+        }
+        known
+    }
+
+    /// Every payload that the name of a prepared statement may stand for by
+    /// the time a Query sent now gets to the server. Empty: none is known.
+    pub fn prepared(&self, name: &[u8]) -> SmallVec<[S; 1]> {
+        self.statements.all(name)
+    }
+
+    /// No portal that was bound so far is known from now on: Execute of it has
+    /// no candidates. For a DECLARE in SQL, whose names are the same names; call
     /// it before that command is allowed.
-    pub fn forget_statements(&mut self) {
-        self.statements.forget();
-    }
-
-    /// As [`Relay::forget_statements`], for portals and DECLARE.
     pub fn forget_portals(&mut self) {
         self.portals.forget();
     }

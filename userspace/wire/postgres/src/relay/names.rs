@@ -12,6 +12,9 @@ const MAX_NAME: usize = 63;
 /// Names of one kind that a session may have at a time.
 const MAX_NAMES: usize = 16_384;
 
+/// Meanings of one name that come from other than the protocol's messages.
+const MAX_BESIDES: usize = 16;
+
 /// What names stand for at the server: prepared statements, portals.
 ///
 /// A client may use a name before the server has confirmed it, so a name has
@@ -30,6 +33,8 @@ struct Meanings<V> {
     confirmed: Option<V>,
     /// In the order of sending.
     pending: VecDeque<Pending<V>>,
+    /// What the name may have been given by other than the protocol's messages.
+    besides: Vec<V>,
 }
 
 #[derive(Debug)]
@@ -44,6 +49,7 @@ impl<V> Default for Meanings<V> {
         Self {
             confirmed: None,
             pending: VecDeque::new(),
+            besides: Vec::new(),
         }
     }
 }
@@ -97,12 +103,34 @@ impl<V: Clone> Names<V> {
             return SmallVec::new();
         };
         match meanings.pending.back() {
-            Some(newest) if newest.batch == batch => SmallVec::from_elem(newest.value.clone(), 1),
-            _ => {
-                let pending = meanings.pending.iter().rev().map(|pending| &pending.value);
-                pending.chain(&meanings.confirmed).cloned().collect()
+            Some(newest) if newest.batch == batch => {
+                let newest = std::iter::once(&newest.value);
+                newest.chain(&meanings.besides).cloned().collect()
             }
+            _ => meanings.all().cloned().collect(),
         }
+    }
+
+    /// Everything `name` may stand for, whatever was sent when.
+    pub(super) fn all(&self, name: &[u8]) -> SmallVec<[V; 1]> {
+        let meanings = self.meanings(name).into_iter();
+        meanings.flat_map(Meanings::all).cloned().collect()
+    }
+
+    /// `name` may stand for `value`, too, from now on. False if there is no
+    /// room to remember that.
+    #[must_use]
+    pub(super) fn may_be(&mut self, name: &[u8], value: V) -> bool {
+        if name.len() > MAX_NAME || self.check_room(name).is_err() {
+            return false;
+        }
+        let name = Bytes::copy_from_slice(name);
+        let besides = &mut self.named.entry(name).or_default().besides;
+        if besides.len() < MAX_BESIDES {
+            besides.push(value);
+            return true;
+        }
+        false
     }
 
     /// What the server has confirmed under `name`.
@@ -159,7 +187,7 @@ impl<V: Clone> Names<V> {
         self.unnamed.confirmed = None;
         self.named.retain(|_, meanings| {
             meanings.confirmed = None;
-            !meanings.pending.is_empty()
+            !meanings.is_empty()
         });
     }
 
@@ -186,10 +214,20 @@ impl<V: Clone> Names<V> {
     }
 
     fn forget_if_empty(&mut self, name: &[u8]) {
-        let empty =
-            |meanings: &Meanings<V>| meanings.confirmed.is_none() && meanings.pending.is_empty();
-        if self.named.get(name).is_some_and(empty) {
+        if self.named.get(name).is_some_and(Meanings::is_empty) {
             self.named.remove(name);
         }
+    }
+}
+
+impl<V> Meanings<V> {
+    /// The newest first.
+    fn all(&self) -> impl Iterator<Item = &V> {
+        let pending = self.pending.iter().rev().map(|pending| &pending.value);
+        pending.chain(&self.confirmed).chain(&self.besides)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.confirmed.is_none() && self.pending.is_empty() && self.besides.is_empty()
     }
 }

@@ -49,7 +49,7 @@ impl<S: Clone> Relay<S> {
             if !is_known(tag) {
                 return Err(self.unexpected(tag));
             }
-            if matches!(tag, b'D' | b'd') {
+            if matches!(tag, b'D' | b'd') && !self.is_asking() {
                 self.row(tag, total)?;
                 self.server_passing = total;
                 continue;
@@ -63,6 +63,12 @@ impl<S: Clone> Relay<S> {
             let Some(frame) = input.get(at..at + total) else {
                 break;
             };
+            if self.takes_answer(tag, &frame[HEADER..], events) {
+                pass(input, at, client);
+                input.advance(total);
+                at = 0;
+                continue;
+            }
             match self.answer(tag, &frame[HEADER..], events)? {
                 Fate::Pass => at += total,
                 Fate::Replace(message) => {
@@ -307,7 +313,7 @@ impl<S: Clone> Relay<S> {
                 self.copy_ended();
             }
             // What comes of itself, and a commit that failed at Sync.
-            None | Some(Expected::Sync) => {}
+            None | Some(Expected::Sync | Expected::Question { .. }) => {}
             Some(_) => {
                 let ticket = match self.pop() {
                     Some(Expected::Bind {
@@ -374,6 +380,7 @@ impl<S: Clone> Relay<S> {
                 Some(Expected::Execute { portal, .. }) => self.never_run(&portal),
                 Some(
                     Expected::Describe
+                    | Expected::Question { .. }
                     | Expected::Close { .. }
                     | Expected::Sync
                     | Expected::CopyEnd,

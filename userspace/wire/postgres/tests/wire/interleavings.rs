@@ -193,7 +193,9 @@ fn is_safe(session: &Session) {
             | ResponseEvent::Failed { ticket: ended, .. }
             | ResponseEvent::Denied { ticket: ended }
             | ResponseEvent::Skipped { ticket: ended } => ended == ticket,
-            ResponseEvent::Parameter { .. } | ResponseEvent::Idle { .. } => false,
+            ResponseEvent::Parameter { .. }
+            | ResponseEvent::Answered { .. }
+            | ResponseEvent::Idle { .. } => false,
         });
         assert_eq!(ends.count(), 1, "ends of ticket {ticket}");
     }

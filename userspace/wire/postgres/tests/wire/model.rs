@@ -109,7 +109,8 @@ impl Server {
                 if !portal.is_empty() && self.portals.contains_key(&portal) {
                     return Err(("42P03", format!("\"{portal}\" exists")));
                 }
-                let parameter = String::from_utf8_lossy(&body[8..body.len() - 2]).into_owned();
+                let parameter = body.get(8..body.len() - 2).unwrap_or_default();
+                let parameter = String::from_utf8_lossy(parameter).into_owned();
                 self.ran.push(Ran::Bind(parameter.clone(), text.clone()));
                 self.portals.insert(portal, (parameter, text));
                 self.waiting.extend(message(b'2', &[]));

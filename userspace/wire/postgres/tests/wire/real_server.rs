@@ -186,6 +186,7 @@ fn against_a_real_server() {
     notices_notifications_and_parameters_pass(&server);
     names_are_cut_by_the_server_and_so_not_taken(&server);
     sql_can_give_a_name_that_parse_gave(&server);
+    a_question_leaves_everything_as_it_was(&server);
 }
 
 fn a_denial_leaves_the_session_as_the_server_itself_would(server: &Postgres) {
@@ -510,22 +511,53 @@ fn names_are_cut_by_the_server_and_so_not_taken(server: &Postgres) {
 fn sql_can_give_a_name_that_parse_gave(server: &Postgres) {
     let renaming = query("DEALLOCATE r; PREPARE r AS SELECT 2");
     let run = [bind_plain("", "r"), execute("", 0), sync()].concat();
-    for forget in [false, true] {
-        let mut s = Session::new(server);
-        assert_eq!(s.ask(&[parse("r", "SELECT 1"), sync()], 1), "1 ZI");
-        if forget {
-            s.relay.forget_statements();
-            s.relay.forget_portals();
-        }
-        assert_eq!(s.ask(std::slice::from_ref(&renaming), 1), "C C ZI");
-        s.send(&run);
-        let messages = s.read(b'Z', 1);
-        match forget {
-            // The server runs what Parse did not send: why there is `forget_statements`.
-            false => assert!(messages.contains(&(b'D', row_body(b"2")))),
-            true => assert_eq!(summary(&messages), "E42501 ZI"),
-        }
+    let mut s = Session::new(server);
+    assert_eq!(s.ask(&[parse("r", "SELECT 1"), sync()], 1), "1 ZI");
+    assert_eq!(s.ask(std::slice::from_ref(&renaming), 1), "C C ZI");
+    s.send(&run);
+    // The server runs what Parse did not send: why there is `Relay::prepares`.
+    assert!(s.read(b'Z', 1).contains(&(b'D', row_body(b"2"))));
+}
+
+fn a_question_leaves_everything_as_it_was(server: &Postgres) {
+    let mut s = Session::new(server);
+    assert_eq!(s.ask(&[parse("", "SELECT 7"), sync()], 1), "1 ZI");
+    for (question, expected) in [
+        (
+            "SELECT 1, null, 'a'",
+            Some("[[Some(\"1\"), None, Some(\"a\")]]"),
+        ),
+        (
+            "SELECT count(*) FROM pg_catalog.pg_prepared_statements WHERE name <> '' AND statement NOT LIKE '%pg_prepared%'",
+            Some("[[Some(\"0\")]]"),
+        ),
+        ("SELECT 1/0", None),
+    ] {
+        let mut out = BytesMut::new();
+        s.relay.ask(question, nonce(4711), &mut out);
+        s.socket.write_all(&out).expect("a server that reads");
+        let mut client = BytesMut::new();
+        let rows = loop {
+            receive(&mut s.socket, &mut s.answers);
+            s.relay
+                .responses(&mut s.answers, &mut client, &mut s.events)
+                .expect("answers to what was asked");
+            if let Some(ResponseEvent::Answered { rows }) = s.events.pop() {
+                break rows;
+            }
+        };
+        assert!(client.is_empty(), "{question}");
+        assert_eq!(
+            rows.map(|rows| format!("{rows:?}")).as_deref(),
+            expected,
+            "{question}"
+        );
     }
+    assert_eq!(
+        s.ask(&[bind_plain("", ""), execute("", 0), sync()], 1),
+        "2 D C ZI"
+    );
+    assert_eq!(s.value("SELECT count(*) FROM pg_prepared_statements"), "0");
 }
 
 /// A DataRow of one column.

@@ -190,23 +190,110 @@ fn a_name_means_what_was_sent_or_what_is_there() {
     assert_eq!(session.candidates["b"], ["rows 3"]);
     session.send(&[bind("", "s", "c"), sync()].concat());
     assert_eq!(session.candidates["c"], ["rows 3"]);
-    session.relay.forget_statements();
-    session.relay.forget_portals();
+    // What SQL calls by the name comes to it, also for a Parse in the same batch.
+    assert!(session.relay.prepares(b"s", "other".into()));
     session.send(&[bind("", "s", "d"), sync()].concat());
-    assert_eq!(session.candidates["d"], [""; 0]);
+    assert_eq!(session.candidates["d"], ["rows 3", "other"]);
+    session.send(&[parse("s", "rows 4"), bind("", "s", "e"), sync()].concat());
+    assert_eq!(session.candidates["e"], ["rows 4", "other"]);
+    // The server has that name already, and keeps what it stands for.
+    assert_eq!(session.relay.prepared(b"s")[..], ["rows 3", "other"]);
 }
 
 #[test]
-fn names_forgotten_on_their_way_stay_unknown() {
+fn a_name_of_too_many_meanings_has_none() {
     let mut session = Session::new();
     session.to_relay.extend_from_slice(&parse("s", "rows 1"));
     session.requests();
-    session.relay.forget_statements();
-    session.relay.forget_portals();
+    let known = (0..100).all(|number| session.relay.prepares(b"s", number.to_string()));
+    assert!(!known);
+    assert!(session.relay.prepared(b"s").is_empty());
     session.settle();
     session.send(&[sync(), bind("", "s", "a"), sync()].concat());
     assert_eq!(session.candidates["a"], [""; 0]);
     assert_eq!(session.seen(), "1 ZI E42501 ZI");
+}
+
+#[test]
+fn a_question_of_our_own_is_asked_between_the_clients_commands() {
+    let answered = |session: &mut Session| {
+        let events = std::mem::take(&mut session.events);
+        let answers = events.into_iter().filter_map(|event| match event {
+            ResponseEvent::Answered { rows } => Some(rows),
+            _ => None,
+        });
+        answers.collect::<Vec<_>>()
+    };
+    let row = |text: &str| vec![Some(text.to_owned())];
+    for cut in 1..200 {
+        let mut session = Session::new();
+        session.send(&[parse("", "rows 1"), sync()].concat());
+        assert_eq!(session.seen(), "1 ZI");
+        session
+            .relay
+            .ask("rows 2", nonce(9), &mut session.to_server);
+        assert!(!session.relay.is_idle_outside_transaction());
+        session.deliver_to_server(usize::MAX);
+        session.deliver_answers(cut);
+        session.settle();
+        assert_eq!(session.seen(), "", "the client sees nothing of it");
+        let rows = vec![row("row 0"), row("row 1")];
+        assert_eq!(answered(&mut session), [Some(rows)]);
+        // The unnamed statement is there as before.
+        session.send(&[bind("", "", "a"), execute("", 0), sync()].concat());
+        assert_eq!(session.seen(), "2 D C ZI");
+    }
+    let mut session = Session::new();
+    session.relay.ask("fail", nonce(9), &mut session.to_server);
+    // What comes of itself is the client's, in the middle of the answer, too.
+    session
+        .server
+        .output
+        .extend(message(b'A', b"\0\0\0\x01news\0hello\0"));
+    session
+        .server
+        .output
+        .extend(message(b'S', b"TimeZone\0UTC\0"));
+    session.settle();
+    assert_eq!(session.seen(), "A S");
+    assert_eq!(answered(&mut session), [None]);
+    session.send(&query("rows 1"));
+    assert_eq!(session.seen(), "T D C ZI");
+}
+
+#[test]
+fn the_end_of_a_session_is_told_in_the_middle_of_a_question() {
+    let mut session = Session::new();
+    session
+        .relay
+        .ask("rows 1", nonce(9), &mut session.to_server);
+    let fatal = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0";
+    session.server.output.extend(message(b'E', fatal));
+    session.deliver_answers(usize::MAX);
+    assert_eq!(session.seen(), "E57P01");
+}
+
+#[test]
+#[should_panic(expected = "not idle")]
+fn a_question_is_not_asked_within_a_transaction() {
+    let mut session = Session::new();
+    session.send(&query("begin"));
+    session
+        .relay
+        .ask("rows 1", nonce(9), &mut session.to_server);
+}
+
+#[test]
+fn portals_that_sql_may_have_renamed_are_unknown() {
+    let mut session = Session::new();
+    session
+        .to_relay
+        .extend_from_slice(&[parse("", "rows 1"), bind("p", "", "a")].concat());
+    session.requests();
+    session.relay.forget_portals();
+    session.settle();
+    session.send(&[execute("p", 0), sync()].concat());
+    assert_eq!(session.seen(), "1 2 E42501 ZI");
 }
 
 #[test]

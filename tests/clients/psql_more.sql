@@ -1,0 +1,47 @@
+\drds
+\deu+
+\dconfig *.*
+create temporary table scratch as select * from people;
+select * from pg_stat_activity;
+select count(*) from pg_stat_activity where state = 'idle';
+select * from pg_locks;
+select * from pg_prepared_statements;
+select * from pg_cursors;
+select * from pg_stats limit 1;
+select * from pg_stat_user_tables;
+select * from pg_stat_database;
+select pg_size_pretty(pg_database_size(current_database()));
+select pg_try_advisory_lock(1), pg_advisory_unlock(1);
+select * from information_schema.columns limit 1;
+select * from information_schema.role_table_grants limit 1;
+select nextval('tickets'), currval('tickets'), lastval();
+select generate_series(1, 3), gen_random_uuid() is not null, random() < 2, clock_timestamp() is not null;
+select txid_current() > 0, pg_backend_pid() > 0, inet_server_port();
+select has_table_privilege('people', 'select'), current_setting('work_mem'), set_config('work_mem', '8MB', true) ;
+select 'people'::regclass, to_regclass('nothing'), obj_description('people'::regclass);
+select * from json_to_recordset('[{"a":1}]') as x(a int);
+select * from unnest(array[1, 2]) with ordinality;
+with recursive t(n) as (values (1) union all select n + 1 from t where n < 5) select sum(n) from t;
+select distinct on (buyer) buyer, rank() over (partition by buyer order by total), lag(total) over w from sales window w as (order by id);
+select * from sales tablesample system (100) limit 1;
+select * from sales for update skip locked limit 1;
+insert into people (name) values ('x') on conflict (address) do update set name = excluded.name returning id;
+merge into people p using (select 1 as id) s on p.id = s.id when matched then update set name = p.name when not matched then do nothing;
+update people set name = upper(name) from sales where sales.buyer = people.id;
+delete from sale_lines using sales where sale_lines.sale = sales.id and sales.id = 40;
+explain (analyze, buffers, timing off) select * from sales where id = 1;
+set statement_timeout = '10s';
+set time zone 'Europe/Berlin';
+set session characteristics as transaction isolation level repeatable read;
+begin isolation level serializable read only deferrable;
+show transaction_isolation;
+commit;
+start transaction;
+lock table sales in share row exclusive mode;
+rollback and no chain;
+discard plans;
+discard all;
+values (1), (2);
+table people;
+select to_tsvector('english', name) @@ plainto_tsquery('ann') from people;
+select xmlelement(name a, name), jsonb_path_query(details, '$.n') from people join sales on buyer = people.id limit 1;
