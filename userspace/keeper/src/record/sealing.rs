@@ -1,7 +1,7 @@
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Mutex;
 
-use anyhow::Context;
 use lockgate_audit::{Fullness, SealError, Sealer, SegmentName, SpoolError, SpoolReader};
 
 use super::intake::Intake;
@@ -112,15 +112,14 @@ impl Sealing {
     ) -> anyhow::Result<(u64, Segment)> {
         // Asked before the last read: what is read after a no is all there is.
         let finished = !lock(intake).spool.has_writer(name)?;
-        if !self.readers.contains_key(&name) {
-            let reader = match lock(intake).spool.reader(name) {
-                Ok(reader) => reader,
+        let reader = match self.readers.entry(name) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => match lock(intake).spool.reader(name) {
+                Ok(reader) => unknown.insert(reader),
                 Err(SpoolError::Read(why)) => return Ok((0, Segment::Damaged(why.to_string()))),
                 Err(why) => return Err(why.into()),
-            };
-            self.readers.insert(name, reader);
-        }
-        let reader = self.readers.get_mut(&name).context("it was put there")?;
+            },
+        };
         let mut events = 0;
         loop {
             match self.sealer.seal(reader, AT_ONCE) {
