@@ -25,7 +25,10 @@ fn it_needs_what_each_statement_of_the_name_needs() {
         "PREPARE p AS DELETE FROM orders",
     ]);
     let words = shop::words(&resolved);
-    assert_eq!(words, "delete public.orders, select public.orders");
+    assert_eq!(
+        words,
+        "delete public.orders, delete_all public.orders, select public.orders"
+    );
     assert!(resolved.statement.writes);
 }
 

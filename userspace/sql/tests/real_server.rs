@@ -245,26 +245,32 @@ fn foreign_keys_are_followed() {
     for (text, expected) in [
         (
             "DELETE FROM maker",
-            "delete public.maker, delete public.part, delete public.price, update public.note",
+            "delete public.maker, delete public.part, delete public.price, delete_all public.maker, update public.note",
         ),
-        ("UPDATE maker SET id = 1", "update public.maker"),
+        (
+            "UPDATE maker SET id = 1",
+            "update public.maker, update_all public.maker",
+        ),
         (
             "UPDATE maker SET name = 'x'",
-            "update public.maker, update public.note",
+            "update public.maker, update public.note, update_all public.maker",
         ),
         (
             "UPDATE part SET id = 1",
-            "update public.part, update public.price",
+            "update public.part, update public.price, update_all public.part",
         ),
         (
             "DELETE FROM price_list",
-            "delete public.offer, delete public.price_list",
+            "delete public.offer, delete public.price_list, delete_all public.price_list",
         ),
         (
             "DELETE FROM price_list_1",
-            "delete public.offer, delete public.price_list_1",
+            "delete public.offer, delete public.price_list_1, delete_all public.price_list_1",
         ),
-        ("DELETE FROM log", "delete public.log"),
+        (
+            "DELETE FROM log",
+            "delete public.log, delete_all public.log",
+        ),
     ] {
         assert_eq!(meaning(&catalogue, text), expected, "{text}");
     }
