@@ -33,16 +33,18 @@ impl<S: Clone> Relay<S> {
     /// # Errors
     /// 08P01 for what the protocol does not have, 54000 for a message over
     /// [`super::RelaySettings::message_bytes`], for too many names and for too
-    /// long ones. The session must then end.
-    ///
-    /// # Panics
-    /// When the request before has had no verdict.
+    /// long ones. 08P01 also when the request before has had no verdict: it is
+    /// not passed over. The session must then end.
     pub fn next_request(
         &mut self,
         input: &mut BytesMut,
         upstream: &mut BytesMut,
     ) -> Result<Option<Request<S>>, ProtocolError> {
-        assert!(self.held.is_none(), "the request before has had no verdict");
+        if self.held.is_some() {
+            return Err(ProtocolError::violation(
+                "the message before has had no verdict",
+            ));
+        }
         loop {
             if self.client_passing > 0 {
                 let count = self.client_passing.min(input.len());

@@ -16,14 +16,14 @@ impl<S: Clone> Relay<S> {
     /// It goes by a statement and a portal of names that no client has, so that
     /// the unnamed ones live on, which a Query would end (section 54.2.2).
     ///
-    /// # Panics
-    /// Unless [`Relay::is_idle_outside_transaction`]: within a transaction it
-    /// could fail and abort it, or take its snapshot.
-    pub fn ask(&mut self, question: &str, nonce: [u8; 16], upstream: &mut BytesMut) {
-        assert!(
-            self.is_idle_outside_transaction(),
-            "the session is not idle"
-        );
+    /// False, and nothing is asked, unless
+    /// [`Relay::is_idle_outside_transaction`]: within a transaction it could
+    /// fail and abort it, or take its snapshot.
+    #[must_use]
+    pub fn ask(&mut self, question: &str, nonce: [u8; 16], upstream: &mut BytesMut) -> bool {
+        if !self.is_idle_outside_transaction() {
+            return false;
+        }
         let name: String = nonce.iter().map(|byte| format!("{byte:02x}")).collect();
         let name = format!("lockgate_asks_{name}").into_bytes();
         put(upstream, b'P', |out| {
@@ -52,6 +52,7 @@ impl<S: Clone> Relay<S> {
             rows: Some(Vec::new()),
             closing: false,
         });
+        true
     }
 
     pub(super) fn is_asking(&self) -> bool {

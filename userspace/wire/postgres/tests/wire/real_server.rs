@@ -534,7 +534,7 @@ fn a_question_leaves_everything_as_it_was(server: &Postgres) {
         ("SELECT 1/0", None),
     ] {
         let mut out = BytesMut::new();
-        s.relay.ask(question, nonce(4711), &mut out);
+        assert!(s.relay.ask(question, nonce(4711), &mut out));
         s.socket.write_all(&out).expect("a server that reads");
         let mut client = BytesMut::new();
         let rows = loop {
