@@ -6,6 +6,7 @@
 mod agent;
 mod clickhouse;
 mod namespace;
+mod paused;
 mod postgres;
 mod shell;
 mod sweep;
@@ -14,6 +15,7 @@ mod workload;
 pub use agent::{Agent, AgentConfig};
 pub use clickhouse::ClickHouse;
 pub use namespace::Namespace;
+pub use paused::Paused;
 pub use postgres::{Postgres, PostgresConfig};
 pub use shell::{Output, root, run, sh};
 pub use sweep::sweep;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use lockgate_tests::Output;
+use lockgate_tests::{Output, Paused};
 
 use crate::stage::Stage;
 
@@ -78,29 +78,16 @@ fn a_killed_keeper_comes_back_and_sessions_go_on() {
     let program = r#"
 import time
 c = psycopg.connect(dsn, autocommit=True)
-print(c.execute("select 1").fetchone()[0], flush=True)
+print(c.execute("select 1").fetchone()[0])
 sys.stdin.readline()
 for i in range(20): c.execute("select count(*) from orders").fetchone(); time.sleep(0.05)
 print("on")
 "#;
-    let mut child = stage
-        .report
-        .command(lockgate_tests::python())
-        .args([
-            "-c",
-            &format!("import psycopg, sys\ndsn = sys.argv[1]\n{program}"),
-            &stage.dsn(""),
-        ])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()));
-    assert_eq!(lines.next().unwrap().unwrap(), "1");
+    let mut session = Paused::start(&stage.report, program, &stage.dsn("")).unwrap();
+    assert_eq!(session.line().unwrap(), "1");
     stage.agent.kill("keeper").unwrap();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\n").unwrap();
-    let rest: Vec<String> = lines.map(Result::unwrap).collect();
-    child.wait().unwrap();
+    session.go_on().unwrap();
+    let rest = session.rest().unwrap();
     assert_eq!(rest, ["on"], "a session that stands does not need keeper");
     until_it_works(&stage);
     let selects = stage

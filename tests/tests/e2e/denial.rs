@@ -1,7 +1,7 @@
 //! A denial is the server's own: what it does to the transaction, to the
 //! pipeline and to the session is what the server does.
 
-use lockgate_tests::{Postgres, Workload};
+use lockgate_tests::{Paused, Postgres, Workload};
 
 use crate::stage::Stage;
 
@@ -160,29 +160,16 @@ print(tell(lambda: c.execute('select 1')))
 
 /// Runs `program` as the workload until it has printed `ready`, forbids all
 /// but connecting, lets it go on, and returns what else it printed.
-fn forbidden_meanwhile(stage: &Stage, workload: &Workload, program: &str) -> String {
-    let mut child = workload
-        .command(lockgate_tests::python())
-        .args(["-uc", &format!("import psycopg, sys\n{program}")])
-        .arg(stage.dsn(""))
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut reader = std::io::BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
-    assert_eq!(line, "ready\n");
+fn forbidden_meanwhile(stage: &Stage, workload: &Workload, program: &str) -> Vec<String> {
+    let mut session = Paused::start(workload, program, &stage.dsn("")).unwrap();
+    assert_eq!(session.line().unwrap(), "ready");
     let mut config = crate::stage::config(&stage.postgres, "");
     config.policies = "@id(\"connect-only\") permit (principal, action in Action::\"use\", resource in Target::\"orders-db\");".into();
     stage.agent.write(&config).unwrap();
     let reloaded = stage.agent.lockgate(&["reload"]).unwrap();
     assert!(reloaded.ok(), "{reloaded:?}");
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\n").unwrap();
-    let mut rest = String::new();
-    std::io::Read::read_to_string(&mut reader, &mut rest).unwrap();
-    child.wait().unwrap();
-    rest
+    session.go_on().unwrap();
+    session.rest().unwrap()
 }
 
 #[test]
@@ -192,7 +179,7 @@ fn what_was_prepared_while_it_was_allowed_is_decided_anew_at_bind() {
         &stage,
         &stage.report,
         "
-c = psycopg.connect(sys.argv[1], autocommit=True)
+c = psycopg.connect(dsn, autocommit=True)
 s = 'select count(*) from orders'
 for _ in range(3): c.execute(s, prepare=True)
 print('ready'); sys.stdin.readline()
@@ -201,7 +188,7 @@ except psycopg.Error as e: print(e.sqlstate)
 print(c.execute('select 1').fetchall())
 ",
     );
-    assert_eq!(rest, "42501\n[(1,)]\n");
+    assert_eq!(rest, ["42501", "[(1,)]"]);
 }
 
 #[test]
@@ -211,7 +198,7 @@ fn a_copy_that_is_forbidden_while_it_runs_is_rolled_back() {
         &stage,
         &stage.app,
         "
-c = psycopg.connect(sys.argv[1], autocommit=True)
+c = psycopg.connect(dsn, autocommit=True)
 try:
     with c.cursor() as cur, cur.copy('copy orders from stdin') as copy:
         for id in range(1000, 9000): copy.write_row((id, 'x' * 100, 1))
@@ -222,7 +209,7 @@ except psycopg.Error as e: print(e.sqlstate, 'lockgate' in str(e))
 print(c.execute('select 1').fetchall())
 ",
     );
-    assert_eq!(rest, "42501 True\n[(1,)]\n");
+    assert_eq!(rest, ["42501 True", "[(1,)]"]);
     untouched(&stage.postgres);
 }
 

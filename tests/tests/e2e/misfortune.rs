@@ -1,7 +1,7 @@
 //! Malformed input, broken files, full stores, servers that are away: a clear
 //! error to the client and to the operator, no forwarded byte, no crash.
 
-use lockgate_tests::{Agent, Postgres, PostgresConfig, sh};
+use lockgate_tests::{Agent, Paused, Postgres, PostgresConfig, sh};
 
 use crate::stage::{self, Stage};
 
@@ -251,15 +251,15 @@ fn clickhouse_away_loses_nothing() {
 /// rows the server then has.
 fn until_full(stage: &Stage, fills: impl FnOnce(), mends: impl FnOnce()) -> (String, String) {
     let program = r#"
-import os, time
+import time
 c = psycopg.connect(dsn, autocommit=True)
-print(c.execute("select 1").fetchone()[0], flush=True)
+print(c.execute("select 1").fetchone()[0])
 sys.stdin.readline()
 done, text = 0, "select item from orders where item = 'x' and id = "
 try:
     for i in range(200000): c.execute(text + str(i)); done += 1
     print("never full")
-except psycopg.Error as e: print(e.sqlstate, str(e).splitlines()[0], "after", done, flush=True)
+except psycopg.Error as e: print(e.sqlstate, str(e).splitlines()[0], "after", done)
 sys.stdin.readline()
 deadline = time.time() + 20
 while True:
@@ -270,29 +270,14 @@ while True:
         if time.time() > deadline: print(e); break
         time.sleep(0.2)
 "#;
-    let mut child = stage
-        .report
-        .command(lockgate_tests::python())
-        .args([
-            "-c",
-            &format!("import psycopg, sys\ndsn = sys.argv[1]\n{program}"),
-            &stage.dsn(""),
-        ])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().unwrap()))
-        .map(Result::unwrap);
-    assert_eq!(lines.next().unwrap(), "1");
+    let mut session = Paused::start(&stage.report, program, &stage.dsn("")).unwrap();
+    assert_eq!(session.line().unwrap(), "1");
     fills();
-    std::io::Write::write_all(&mut stdin, b"\n").unwrap();
-    let error = lines.next().unwrap();
+    session.go_on().unwrap();
+    let error = session.line().unwrap();
     mends();
-    std::io::Write::write_all(&mut stdin, b"\n").unwrap();
-    let rows = lines.next().unwrap();
-    child.wait().unwrap();
+    session.go_on().unwrap();
+    let rows = session.line().unwrap();
     let verified = stage.agent.lockgate(&["audit", "verify"]).unwrap();
     assert!(verified.ok(), "{verified:?}");
     (error, rows)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lockgate_tests::{Agent, Postgres, PostgresConfig};
+use lockgate_tests::{Agent, Paused, Postgres, PostgresConfig};
 use serde_json::Value;
 
 use crate::stage::{Stage, config};
@@ -379,26 +379,12 @@ with psycopg.connect(dsn, autocommit=True) as c:
         time.sleep(0.05)
     print(time.monotonic() - begun, flush=True)
 ";
-    let head = "import psycopg, sys\ndsn = sys.argv[1]\n";
-    let mut child = stage
-        .report
-        .command(lockgate_tests::python())
-        .args(["-uc", &format!("{head}{program}"), &stage.dsn("")])
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut reader = std::io::BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
-    assert_eq!(line, "ready\n");
+    let mut session = Paused::start(&stage.report, program, &stage.dsn("")).unwrap();
+    assert_eq!(session.line().unwrap(), "ready");
     admin("create or replace view list as select id, name, ssn from customers");
     let begun = Instant::now();
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"\n").unwrap();
-    let mut rest = String::new();
-    std::io::Read::read_to_string(&mut reader, &mut rest).unwrap();
-    child.wait().unwrap();
-    let took: f64 = rest.trim().parse().unwrap();
+    session.go_on().unwrap();
+    let took: f64 = session.line().unwrap().parse().unwrap();
     println!("a changed view was used as it was for {took:.2} s");
     assert!(
         took <= 6.5,

@@ -2,6 +2,8 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use lockgate_tests::{Agent, Output, Postgres, PostgresConfig, Workload, python, root, run};
@@ -51,6 +53,8 @@ impl Who {
 pub struct Host {
     pub agent: Agent,
     pub postgres: Postgres,
+    /// How often clients ran behind lockgate: each has connected.
+    runs: AtomicUsize,
 }
 
 impl Host {
@@ -71,7 +75,12 @@ impl Host {
         let mut config = stage::config(&postgres, more);
         config.policies = policies.into();
         let agent = Agent::start(&config).unwrap();
-        Self { agent, postgres }
+        let runs = AtomicUsize::new(0);
+        Self {
+            agent,
+            postgres,
+            runs,
+        }
     }
 
     /// Runs a client without lockgate.
@@ -84,6 +93,7 @@ impl Host {
     /// Runs a client behind lockgate, with a password that is worth nothing.
     pub fn intercepted(&self, client: &Client, who: Who) -> Output {
         let mut command = self.workload(who).command(&client.program);
+        self.runs.fetch_add(1, Relaxed);
         self.run(client, &mut command, who, "outdated")
     }
 
@@ -156,13 +166,14 @@ impl Host {
             .collect()
     }
 
-    /// The record, once every connection in it has ended.
+    /// The record, once every client's connection is in it, and its end.
     pub fn events(&self) -> Vec<Value> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let events = self.agent.events(&[], 1).unwrap();
             let of = |kind: &str| events.iter().filter(|event| event["kind"] == kind).count();
-            if of("connected") > 0 && of("connected") == of("closed") {
+            let connected = of("connected");
+            if connected >= self.runs.load(Relaxed) && connected == of("closed") {
                 return events;
             }
             assert!(Instant::now() < deadline, "connections go on: {events:?}");
