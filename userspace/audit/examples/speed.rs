@@ -168,6 +168,7 @@ fn select() -> (Command, Vec<PolicyRef>) {
         accesses: vec![Access::new(Verb::Select, resource)],
         shown: Vec::new(),
         outputs: None,
+        beneath: Vec::new(),
         shape: Some(shape.into()),
         writes: false,
         refusal: None,

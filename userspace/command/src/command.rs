@@ -54,6 +54,11 @@ pub struct Statement {
     /// empty: a row with another number of columns is not the one that was
     /// decided on.
     pub outputs: Option<u16>,
+    /// What it reaches without naming it: the tables of a view, the parts of a
+    /// table and what it is a part of, rows that a foreign key takes along. As
+    /// at the server, no permit is needed for these; but what a policy forbids
+    /// is forbidden by every way.
+    pub beneath: Vec<Access>,
     /// The text with its literals taken out, safe to store; none where the
     /// text could not be read or may hold a password.
     pub shape: Option<Arc<str>>,

@@ -24,6 +24,9 @@ pub struct Decision {
 #[derive(Clone, Debug)]
 pub(crate) enum Ruled {
     Permitted(Vec<PolicyRef>),
+    /// Nothing permits it, and nothing forbids it.
+    Unpermitted(Arc<Denial>),
+    /// A policy forbids it, or the decision failed.
     Denied(Arc<Denial>),
 }
 
@@ -58,7 +61,7 @@ impl Ruled {
             Some(how) => format!("{}; {how}", permitted(slice)),
             None => permitted(slice),
         };
-        Self::denied(
+        Self::Unpermitted(denial(
             format!(
                 "lockgate: no policy permits `{}` on {} to `{}`",
                 access.verb,
@@ -68,7 +71,7 @@ impl Ruled {
             hint,
             Vec::new(),
             access,
-        )
+        ))
     }
 
     /// A policy could not be evaluated, or the request could not be made.
@@ -92,13 +95,17 @@ impl Ruled {
     }
 
     fn denied(message: String, hint: String, policies: Vec<PolicyRef>, access: &Access) -> Self {
-        Self::Denied(Arc::new(Denial {
-            message,
-            hint,
-            policies,
-            access: Some(access.clone()),
-        }))
+        Self::Denied(denial(message, hint, policies, access))
     }
+}
+
+fn denial(message: String, hint: String, policies: Vec<PolicyRef>, access: &Access) -> Arc<Denial> {
+    Arc::new(Denial {
+        message,
+        hint,
+        policies,
+        access: Some(access.clone()),
+    })
 }
 
 fn named(placed: &Placed) -> String {

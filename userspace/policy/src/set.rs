@@ -123,7 +123,7 @@ impl Policies {
             match &*self.ruled_or_viewed(slice, access) {
                 Ruled::Permitted(by) if permits.is_empty() => permits.clone_from(by),
                 Ruled::Permitted(by) => permits.extend(by.iter().cloned()),
-                Ruled::Denied(denial) => {
+                Ruled::Unpermitted(denial) | Ruled::Denied(denial) => {
                     return Decision {
                         verdict: Verdict::Deny(denial.clone()),
                         policies: denial.policies.clone(),
@@ -177,6 +177,23 @@ impl Policies {
             },
             policies: permits,
         }
+    }
+
+    /// Why a command is denied for what it reaches without naming it: a policy
+    /// forbids that. Unlike [`Policies::decide`], it asks for no permit.
+    pub fn forbids(
+        &self,
+        workload: &WorkloadName,
+        target: &TargetName,
+        beneath: &[Access],
+    ) -> Option<Arc<Denial>> {
+        let slice = self.slice(workload, target)?;
+        beneath
+            .iter()
+            .find_map(|access| match &*self.ruled(slice, access) {
+                Ruled::Permitted(_) | Ruled::Unpermitted(_) => None,
+                Ruled::Denied(denial) => Some(denial.clone()),
+            })
     }
 
     /// [`Bundle::epoch`] of the bundle it was loaded from.

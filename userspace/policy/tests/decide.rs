@@ -526,3 +526,31 @@ forbid (principal, action == Action::"filter",
     assert!(!asked("report", Verb::Filter, "card"), "forbidden");
     assert!(asked("report", Verb::View, "card"));
 }
+
+#[test]
+fn what_a_command_reaches_unnamed_needs_no_permit_but_no_forbid_either() {
+    let policies = policies(
+        r#"
+@id("reads-a-view") permit (principal == Workload::"report", action == Action::"select",
+  resource == Table::"orders-db/shop/public/names");
+@id("no-vault") forbid (principal, action in Action::"read", resource == Table::"orders-db/shop/public/vault");
+"#,
+    );
+    let reaches = |name: &str, verb| {
+        let path = ["shop", "public", name];
+        let access = Access::new(verb, Resource::new(ResourceKind::Table, path));
+        policies.forbids(&"report".into(), &"orders-db".into(), &[access])
+    };
+    assert_eq!(
+        reaches("customers", Verb::Select),
+        None,
+        "nothing permits it"
+    );
+    assert_eq!(reaches("vault", Verb::Delete), None, "nor forbids");
+    let denial = reaches("vault", Verb::Select).expect("forbidden");
+    assert!(denial.message.contains("no-vault"), "{denial:?}");
+    assert_eq!(
+        policies.forbids(&"report".into(), &"orders-db".into(), &[]),
+        None
+    );
+}

@@ -175,6 +175,18 @@ impl SessionJudge {
             }
             None => {
                 let mut decision = self.decision(&statement.accesses);
+                if decision.verdict == Verdict::Allow
+                    && let Some(denial) = self.settings.policies.forbids(
+                        &self.workload,
+                        &self.target.name,
+                        &statement.beneath,
+                    )
+                {
+                    decision = Decision {
+                        policies: denial.policies.clone(),
+                        verdict: Verdict::Deny(denial),
+                    };
+                }
                 if decision.verdict == Verdict::Allow {
                     decision = self.settings.policies.decide_shown(
                         decision.policies,

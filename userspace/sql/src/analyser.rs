@@ -281,8 +281,9 @@ impl Hash for Borrowed<'_> {
         let Reading {
             standard_conforming_strings,
             utf8,
+            utf8_names,
         } = self.reading;
-        let flags = [standard_conforming_strings, utf8, self.template];
+        let flags = [standard_conforming_strings, utf8, utf8_names, self.template];
         state.write_u8(flags.iter().fold(0, |all, flag| all << 1 | u8::from(*flag)));
     }
 }

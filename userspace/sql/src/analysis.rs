@@ -45,6 +45,8 @@ pub(crate) struct Facts {
     pub(crate) executes: BTreeSet<String>,
     /// Whether it gives a portal a name.
     pub(crate) declares: bool,
+    /// Whether it reads on in a cursor.
+    pub(crate) fetches: bool,
     pub(crate) copy_in: bool,
     pub(crate) copy_out: bool,
     /// Whether names are looked up only when it runs.
@@ -156,6 +158,9 @@ fn read(text: &[u8], reading: Reading, statement_bytes: usize) -> Result<Read, R
     let text = prescan::readable(text, reading, statement_bytes)?;
     let tokens = scan(text)?;
     prescan::depth(&tokens)?;
+    if !reading.utf8_names {
+        prescan::names(text, &tokens)?;
+    }
     let tree = pg_query::parse(text, 0).map_err(|error| unreadable(&error))?;
     let facts = walk::statements(&tree.protobuf)?;
     let lineage = lineage::read(&tree.protobuf, &facts);

@@ -253,6 +253,11 @@ fn by_name(name: &str) -> Option<FunctionClass> {
         | "ts_rewrite" => Opaque,
         // A type in a string, whose input may be somebody's code.
         "pg_input_is_valid" | "pg_input_error_info" => Opaque,
+        // A type by its oid, likewise: a domain's check runs.
+        "domain_in" | "domain_recv" | "array_in" | "array_recv" | "record_in" | "record_recv"
+        | "range_in" | "range_recv" | "multirange_in" | "multirange_recv" => Opaque,
+        // A partitioned table by its oid, whose operator classes are called.
+        "satisfies_hash_partition" => Opaque,
         // Functions of languages; no statement needs them.
         "plpgsql_call_handler" | "plpgsql_inline_handler" | "plpgsql_validator" => Opaque,
         "loread" | "lowrite" => Opaque,
@@ -292,6 +297,9 @@ mod tests {
             ("pg_terminate_backend", FunctionClass::System),
             ("set_config", FunctionClass::Settings),
             ("pg_advisory_xact_lock", FunctionClass::Lock),
+            ("domain_in", FunctionClass::Opaque),
+            ("array_in", FunctionClass::Opaque),
+            ("int4in", FunctionClass::Pure),
         ] {
             assert_eq!(function_class(name), Some(class), "{name}");
         }

@@ -55,12 +55,15 @@ pub struct Relation {
     /// Whether writing to it runs such code: a trigger, a rule, a default, a
     /// check, an index, a domain.
     pub code_on_write: bool,
+    /// Whether computing its rows, indexes and statistics anew runs such code,
+    /// as changing its definition may.
+    pub code_on_rewrite: bool,
     /// What its rows are made of, for a view.
     pub dependencies: Vec<Dependency>,
     /// What it is a partition or child of.
     pub parents: Vec<u32>,
-    /// Foreign keys that change other rows when a row of this relation goes or
-    /// changes.
+    /// Foreign keys of others to this relation, and which rows they change when
+    /// one of this relation goes or changes.
     pub references: Vec<Reference>,
 }
 
@@ -86,6 +89,15 @@ pub enum Cascade {
     Update,
     /// It deletes them.
     Delete,
+}
+
+/// What runs the code of a relation.
+#[derive(Clone, Copy)]
+enum Mode {
+    Read,
+    Write,
+    /// Writing, and computing anew what is there.
+    Rewrite,
 }
 
 /// A column of a [`Relation`].
@@ -142,6 +154,7 @@ struct Others {
     /// Those that cannot: enums, plain domains, composites of such.
     harmless_types: BTreeMap<String, BTreeSet<String>>,
     collations: BTreeMap<String, BTreeSet<String>>,
+    event_triggers: BTreeSet<String>,
 }
 
 /// The form that travels between processes; the indexes are made anew.
@@ -215,6 +228,7 @@ impl Catalogue {
                 columns: Vec::new(),
                 code_on_read: false,
                 code_on_write: false,
+                code_on_rewrite: false,
                 dependencies: Vec::new(),
                 parents: Vec::new(),
                 references: Vec::new(),
@@ -266,22 +280,29 @@ impl Catalogue {
                 found[*place].parents.push(parent);
             }
         }
-        for (relation, reading) in read("code", code_of_relations, |row| {
+        for (relation, mode) in read("code", code_of_relations, |row| {
             let [relation, mode, run] = texts(row)?;
-            let reading = match mode {
-                "read" => true,
-                "write" => false,
+            let mode = match mode {
+                "read" => Mode::Read,
+                "write" => Mode::Write,
+                "rewrite" => Mode::Rewrite,
                 _ => return Err(format!("mode {mode}")),
             };
-            Ok((!code.is_pure(run)).then_some((number(relation)?, reading)))
+            Ok((!code.is_pure(run)).then_some((number(relation)?, mode)))
         })?
         .into_iter()
         .flatten()
         {
-            match (places.get(&relation), reading) {
-                (Some(place), true) => found[*place].code_on_read = true,
-                (Some(_), false) => mark_parents(&mut found, &places, relation),
-                (None, _) => {}
+            let Some(place) = places.get(&relation) else {
+                continue;
+            };
+            match mode {
+                Mode::Read => found[*place].code_on_read = true,
+                Mode::Write => mark_parents(&mut found, &places, relation),
+                Mode::Rewrite => {
+                    found[*place].code_on_rewrite = true;
+                    mark_parents(&mut found, &places, relation);
+                }
             }
         }
         for (parent, reference) in read("foreign keys", foreign_keys, |row| {
@@ -309,6 +330,9 @@ impl Catalogue {
                 "type" => *harmless.entry((name, schema)).or_insert(true) &= pure,
                 "collation" => {
                     names.collations.entry(name).or_default().insert(schema);
+                }
+                "event trigger" if !pure => {
+                    names.event_triggers.insert(name);
                 }
                 _ => {}
             }
@@ -364,6 +388,7 @@ impl Catalogue {
                     .collect(),
                 code_on_read: false,
                 code_on_write: false,
+                code_on_rewrite: false,
                 dependencies: Vec::new(),
                 parents: Vec::new(),
                 references: Vec::new(),
@@ -461,6 +486,11 @@ impl Catalogue {
     /// Whether the database has this schema.
     pub fn has_schema(&self, name: &str) -> bool {
         self.schemas.contains(name)
+    }
+
+    /// Whether users' code is run by statements that define something.
+    pub(crate) fn has_event_triggers(&self) -> bool {
+        !self.others.event_triggers.is_empty()
     }
 
     /// The schemas with a function of that name that is not PostgreSQL's own,

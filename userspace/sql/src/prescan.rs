@@ -211,6 +211,30 @@ pub(crate) fn depth(tokens: &[ScanToken]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Refuses names that a server with another encoding than UTF8 may fold or cut
+/// otherwise.
+pub(crate) fn names(text: &str, tokens: &[ScanToken]) -> Result<(), Refusal> {
+    for token in tokens {
+        let name = usize::try_from(token.start)
+            .ok()
+            .zip(usize::try_from(token.end).ok())
+            .and_then(|(from, to)| text.get(from..to))
+            .unwrap_or_default();
+        let plain = match Token::try_from(token.token) {
+            Ok(Token::Uident) => false,
+            Ok(Token::Sconst | Token::Usconst | Token::SqlComment | Token::CComment) => true,
+            _ => name.is_ascii(),
+        };
+        if !plain {
+            return Err(refusal(
+                "a name with other than ASCII characters in a database that is not in UTF8",
+                "use names of ASCII characters, without U&",
+            ));
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn refusal(construct: impl Into<String>, hint: &str) -> Refusal {
     Refusal {
         construct: construct.into(),

@@ -7,6 +7,10 @@ pub struct Reading {
     /// Whether `client_encoding` is UTF8. In any other encoding only texts of
     /// pure ASCII are readable: a byte of a character may look like a quote.
     pub utf8: bool,
+    /// Whether `server_encoding` is UTF8. In any other the server folds and cuts
+    /// names otherwise than its grammar does here, so that only names of pure
+    /// ASCII are readable.
+    pub utf8_names: bool,
 }
 
 impl Reading {
@@ -16,6 +20,7 @@ impl Reading {
         match name {
             "standard_conforming_strings" => self.standard_conforming_strings = value == "on",
             "client_encoding" => self.utf8 = value.eq_ignore_ascii_case("utf8"),
+            "server_encoding" => self.utf8_names = value.eq_ignore_ascii_case("utf8"),
             _ => {}
         }
     }
@@ -27,6 +32,7 @@ impl Default for Reading {
         Self {
             standard_conforming_strings: true,
             utf8: true,
+            utf8_names: true,
         }
     }
 }

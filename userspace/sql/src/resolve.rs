@@ -1,11 +1,11 @@
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use lockgate_command::{Access, Refusal, Resource, ResourceKind, Statement, Verb};
 
 use crate::analysis::{Analysis, Facts};
 use crate::builtin::{function_class, is_type};
-use crate::catalogue::{Cascade, Catalogue, Reference, Relation, is_system};
+use crate::catalogue::{Cascade, Catalogue, Reference, Relation, RelationKind, is_system};
 use crate::lineage::Lineage;
 use crate::names::{Name, Need};
 use crate::tags::{Tags, view};
@@ -61,16 +61,38 @@ pub struct Effects {
     pub runs_code: bool,
     /// It gives a portal a name in SQL, likewise.
     pub declares: bool,
+    /// It reads on in a cursor, whose query was decided on before.
+    pub fetches: bool,
     /// It may read COPY data from the client.
     pub copy_in: bool,
     /// It may send COPY data to the client.
     pub copy_out: bool,
 }
 
+impl Effects {
+    /// The effects of both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            names_change: self.names_change | other.names_change,
+            catalogue_changes: self.catalogue_changes | other.catalogue_changes,
+            touches_tagged_relation: self.touches_tagged_relation | other.touches_tagged_relation,
+            runs_code: self.runs_code | other.runs_code,
+            declares: self.declares | other.declares,
+            fetches: self.fetches | other.fetches,
+            copy_in: self.copy_in | other.copy_in,
+            copy_out: self.copy_out | other.copy_out,
+        }
+    }
+}
+
 /// A statement that nobody may run, for what is no SQL text or cannot be
 /// looked at as one.
 pub fn refused(refusal: Refusal) -> Arc<Statement> {
-    Arc::new(statement(&Analysis::refused(refusal), Vec::new()))
+    Arc::new(statement(
+        &Analysis::refused(refusal),
+        Vec::new(),
+        Vec::new(),
+    ))
 }
 
 /// What `analysis` does in a session with `session`'s names, when the database
@@ -135,7 +157,7 @@ impl Resolved {
     }
 }
 
-fn statement(analysis: &Analysis, accesses: Vec<Access>) -> Statement {
+fn statement(analysis: &Analysis, accesses: Vec<Access>, beneath: Vec<Access>) -> Statement {
     let reads = |access: &Access| {
         matches!(
             access.verb,
@@ -154,6 +176,7 @@ fn statement(analysis: &Analysis, accesses: Vec<Access>) -> Statement {
         accesses,
         shown: Vec::new(),
         outputs: None,
+        beneath,
         shape: analysis.shape.clone(),
         refusal: analysis.refusal.clone(),
     }
@@ -177,6 +200,7 @@ struct Resolver<'a> {
     /// Whether a field may be a function of its whole row: `t.row_to_json`.
     row_functions: bool,
     accesses: Vec<Access>,
+    beneath: BTreeSet<Access>,
     seen: HashSet<Access>,
     /// Where cascades have been followed from.
     cascaded: HashSet<(Verb, u32, bool)>,
@@ -200,6 +224,7 @@ impl<'a> Resolver<'a> {
             lineage: None,
             row_functions: row_functions(facts, catalogue),
             accesses: Vec::new(),
+            beneath: BTreeSet::new(),
             seen: HashSet::new(),
             cascaded: HashSet::new(),
             effects: Effects {
@@ -208,6 +233,7 @@ impl<'a> Resolver<'a> {
                 touches_tagged_relation: false,
                 runs_code: false,
                 declares: facts.declares,
+                fetches: facts.fetches,
                 copy_in: facts.copy_in,
                 copy_out: facts.copy_out,
             },
@@ -222,6 +248,7 @@ impl<'a> Resolver<'a> {
         effects.names_change |= facts.names_change;
         effects.catalogue_changes |= facts.catalogue_changes;
         effects.declares |= facts.declares;
+        effects.fetches |= facts.fetches;
         effects.copy_in |= facts.copy_in;
         effects.copy_out |= facts.copy_out;
     }
@@ -233,17 +260,30 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn finish(self, analysis: &Analysis) -> Resolved {
+    fn finish(mut self, analysis: &Analysis) -> Resolved {
+        let defines = |access: &Access| {
+            use Verb::{Alter, Code, Create, Drop, Grant, Maintain};
+            matches!(access.verb, Create | Alter | Drop | Maintain | Code | Grant)
+        };
+        if self.catalogue.has_event_triggers() && self.accesses.iter().any(defines) {
+            self.database(Verb::Opaque);
+        }
         let Self {
             mut accesses,
+            beneath,
             effects,
             ..
         } = self;
+        let named = |access: &Access| accesses.contains(access);
+        let beneath = beneath
+            .into_iter()
+            .filter(|access| !named(access))
+            .collect();
         if accesses.is_empty() && analysis.refusal.is_none() {
             accesses.push(Access::new(Verb::Session, Resource::target()));
         }
         Resolved {
-            statement: Arc::new(statement(analysis, accesses)),
+            statement: Arc::new(statement(analysis, accesses, beneath)),
             effects,
         }
     }
@@ -334,6 +374,12 @@ impl<'a> Resolver<'a> {
 
     fn in_schema(&mut self, verb: Verb, name: &Name) {
         let catalogue = self.catalogue;
+        if verb == Verb::Alter && !is_system(name.schema.as_deref().unwrap_or_default()) {
+            // A check of a domain is made for all values that there are.
+            for schema in catalogue.types(&name.name) {
+                self.schema(Verb::Opaque, schema);
+            }
+        }
         if let Some(schema) = &name.schema {
             return self.schema(verb, schema);
         }
@@ -467,23 +513,30 @@ impl<'a> Resolver<'a> {
             Verb::Insert | Verb::Update | Verb::Delete | Verb::Truncate | Verb::Maintain
         );
         let reads = verb == Verb::Select || writes;
-        let mut beneath = vec![relation];
-        let mut known = HashSet::new();
-        while let Some(part) = beneath.pop() {
-            if !known.insert(part.oid) {
-                continue;
-            }
-            if (reads && part.code_on_read) || (writes && part.code_on_write) {
+        let below = self.below(verb, relation);
+        for part in &below {
+            // What stands behind a foreign table is not read: another server,
+            // or a program.
+            let foreign = (reads || writes) && part.kind == RelationKind::ForeignTable;
+            let code = match verb {
+                // Of an index: it compares what is there.
+                Verb::Create => part.code_on_read,
+                Verb::Alter => part.code_on_rewrite,
+                _ => (reads && part.code_on_read) || (writes && part.code_on_write),
+            };
+            if code || foreign {
                 self.table(Verb::Opaque, schema, name);
             }
-            let below = part
-                .dependencies
-                .iter()
-                .map(|dependency| dependency.relation);
-            beneath.extend(below.filter_map(|oid| self.catalogue.relation_by_oid(oid)));
         }
         if matches!(verb, Verb::Update | Verb::Delete) {
-            self.cascade(verb, relation, false);
+            for part in &below {
+                self.cascade(verb, part, false);
+            }
+        }
+        for part in below.into_iter().skip(1).chain(self.above(relation)) {
+            let path = [self.database, &part.schema, &part.name];
+            let resource = Resource::new(ResourceKind::Table, path);
+            self.beneath.insert(Access::new(verb, resource));
         }
         if !self.tags.is_empty() {
             for part in self.catalogue.relatives(relation) {
@@ -526,6 +579,38 @@ impl<'a> Resolver<'a> {
                 self.found(verb, by);
             }
         }
+    }
+
+    /// The relation, and every other whose rows `verb` reaches by way of it: its
+    /// parts, what a view is made of, what TRUNCATE takes along.
+    fn below(&self, verb: Verb, relation: &'a Relation) -> Vec<&'a Relation> {
+        let catalogue = self.catalogue;
+        let rows = matches!(
+            verb,
+            Verb::Select | Verb::Insert | Verb::Update | Verb::Delete | Verb::Lock | Verb::Maintain
+        );
+        closure(relation, |part, found| {
+            found.extend(catalogue.children(part.oid));
+            if rows {
+                let dependencies = part.dependencies.iter().map(|of| of.relation);
+                found.extend(dependencies.filter_map(|oid| catalogue.relation_by_oid(oid)));
+            }
+            // With CASCADE.
+            if verb == Verb::Truncate {
+                let by = part.references.iter().map(|reference| reference.by);
+                found.extend(by.filter_map(|oid| catalogue.relation_by_oid(oid)));
+            }
+        })
+    }
+
+    /// What the relation is a part of, all the way.
+    fn above(&self, relation: &'a Relation) -> impl Iterator<Item = &'a Relation> + use<'a> {
+        let catalogue = self.catalogue;
+        let all = closure(relation, |part, found| {
+            let parents = part.parents.iter();
+            found.extend(parents.filter_map(|oid| catalogue.relation_by_oid(*oid)));
+        });
+        all.into_iter().skip(1)
     }
 
     fn tagged(&mut self, verb: Verb, schema: &str, name: &str) {
@@ -617,6 +702,22 @@ fn found_on<'a>(catalogue: &'a Catalogue, path: &[String], name: &str) -> Option
     let path = system.into_iter().chain(path.iter().map(String::as_str));
     path.filter_map(|schema| catalogue.relation(schema, name))
         .next()
+}
+
+/// `first` and what `next` leads to from there, each relation once.
+fn closure<'a>(
+    first: &'a Relation,
+    next: impl Fn(&'a Relation, &mut Vec<&'a Relation>),
+) -> Vec<&'a Relation> {
+    let mut known = HashSet::from([first.oid]);
+    let (mut all, mut found) = (vec![first], Vec::new());
+    let mut at = 0;
+    while at < all.len() {
+        next(all[at], &mut found);
+        all.extend(found.drain(..).filter(|other| known.insert(other.oid)));
+        at += 1;
+    }
+    all
 }
 
 /// The schema of what no schema is known to have. No real one is called so

@@ -112,6 +112,7 @@ impl Facts {
             prepares,
             executes,
             declares,
+            fetches,
             copy_in,
             copy_out,
             late,
@@ -127,6 +128,7 @@ impl Facts {
         self.prepares.extend(prepares);
         self.executes.extend(executes);
         self.declares |= declares;
+        self.fetches |= fetches;
         self.copy_in |= copy_in;
         self.copy_out |= copy_out;
         self.late |= late;

@@ -89,6 +89,23 @@ create cast (unit as int) with function from_unit(unit) as implicit;
 create table units (u unit);
 create function difference(float8, float8) returns float8 immutable language sql as $$select 1.0::float8$$;
 create type spread as range (subtype = float8, subtype_diff = difference);
+create function circle_less(circle, circle) returns bool language sql as 'select true';
+create function circle_order(circle, circle) returns int language sql as 'select 0';
+create operator <~ (leftarg = circle, rightarg = circle, function = circle_less);
+create operator class circle_class default for type circle using btree as operator 1 <~, function 1 circle_order(circle, circle);
+create table documents (id int, body circle);
+create table more_documents (id int, bodies circle[]);
+create view document_names as select id from documents;
+create function text_order(text, text) returns int immutable language sql as 'select 0';
+create table sorted (id text); create operator class text_class for type text using btree as function 1 text_order(text, text);
+create index on sorted (id text_class);
+create table measured (id int); create statistics measures on (fixed(id)), id from measured;
+create table paired (id pair);
+create foreign data wrapper nothing; create server far foreign data wrapper nothing;
+create foreign table distant (id int) server far;
+create view distant_view as select * from distant;
+create table owners (id int primary key);
+create table noted (id int references owners);
 create temp table hidden (id int);
 "#;
 
@@ -113,7 +130,13 @@ fn the_catalogue_says_what_runs_code(server: &Server) {
         ("checked", false, true),
         ("indexed", false, true),
         ("secured", true, true),
-        ("domained", false, true),
+        ("domained", true, true),
+        ("documents", true, true),
+        ("more_documents", true, true),
+        ("paired", true, true),
+        ("sorted", false, true),
+        ("measured", false, true),
+        ("owners", false, false),
         ("child", false, true),
         ("parent", false, true),
         ("units", true, true),
@@ -183,6 +206,44 @@ fn the_catalogue_says_what_runs_code(server: &Server) {
             "opaque public.units, select public.units",
         ),
         ("SELECT id FROM hidden", "select ?.hidden"),
+        (
+            "SELECT id FROM distant",
+            "opaque public.distant, select public.distant",
+        ),
+        (
+            "SELECT id FROM distant_view",
+            "opaque public.distant_view, select public.distant_view",
+        ),
+        (
+            "SELECT id FROM document_names",
+            "opaque public.document_names, select public.document_names",
+        ),
+        (
+            "ALTER TABLE checked ADD COLUMN more int",
+            "alter public.checked, opaque public.checked",
+        ),
+        (
+            "ALTER TABLE triggered ADD COLUMN more int",
+            "alter public.triggered",
+        ),
+        (
+            "CREATE INDEX ON documents (body)",
+            "create public.documents, opaque public.documents",
+        ),
+        ("CREATE INDEX ON checked (id)", "create public.checked"),
+        (
+            "ANALYZE measured",
+            "maintain public.measured, opaque public.measured",
+        ),
+        (
+            "ALTER DOMAIN coded VALIDATE CONSTRAINT x",
+            "alter schema public, opaque schema public",
+        ),
+        (
+            "ALTER DOMAIN plain_domain VALIDATE CONSTRAINT x",
+            "alter schema public",
+        ),
+        ("SELECT '<(0,0),1>'::circle", "opaque schema pg_catalog"),
     ] {
         let tags = Tags::new(&[tag("public.customers.ssn"), tag("public.parent.ssn")]);
         let analysis = shop::analyse(&analyser, text);
@@ -194,6 +255,38 @@ fn the_catalogue_says_what_runs_code(server: &Server) {
         );
         assert_eq!(shop::words(&resolved), expected, "{text}");
     }
+
+    for (text, expected) in [
+        ("SELECT id FROM child", "select public.parent"),
+        ("SELECT id FROM parent", "select public.child"),
+        ("SELECT name FROM stored", "select public.customers"),
+        ("SELECT id FROM owners", ""),
+        ("TRUNCATE owners CASCADE", "truncate public.noted"),
+        ("SELECT * FROM row_view, customers", ""),
+    ] {
+        let analysis = shop::analyse(&analyser, text);
+        let session = shop::session(shop::usual_path());
+        let resolved = resolve(&analysis, &catalogue, &session, &Tags::default());
+        let beneath: Vec<String> = resolved.statement.beneath.iter().map(shop::word).collect();
+        assert_eq!(beneath.join(", "), expected, "{text}");
+    }
+
+    server.rows(
+        "shop",
+        "create function on_event() returns event_trigger language plpgsql as 'begin end';
+         create event trigger e on ddl_command_end execute function on_event()",
+    );
+    let catalogue = server.catalogue("shop");
+    for (text, expected) in [
+        (
+            "CREATE TABLE made (id int)",
+            "create public.made, opaque database shop",
+        ),
+        ("INSERT INTO plain VALUES (1)", "insert public.plain"),
+    ] {
+        assert_eq!(meaning(&catalogue, text), expected, "{text}");
+    }
+    server.rows("shop", "drop event trigger e");
 }
 
 /// The list of psql is that of the documentation's reference.
@@ -530,6 +623,10 @@ fn the_fingerprint_follows_every_change(server: &Server) {
         "alter table fresher set schema fresh_schema",
         "create collation fresh from \"C\"",
         "create cast (int as fresh_type) with inout",
+        "create event trigger e on ddl_command_end execute function on_event()",
+        "drop event trigger e",
+        "create operator class fresh_class for type text using btree as function 1 text_order(text, text)",
+        "create statistics fresh_statistics on (fixed(id)), id from indexed",
         "drop schema fresh_schema cascade",
     ] {
         server.rows("shop", change);

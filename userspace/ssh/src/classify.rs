@@ -37,6 +37,7 @@ pub fn command(start: Start<'_>) -> Command {
             accesses,
             shown: Vec::new(),
             outputs: None,
+            beneath: Vec::new(),
             // Which words of a command line are secrets only its shell knows.
             shape: None,
             writes: true,

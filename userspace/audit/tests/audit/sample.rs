@@ -170,6 +170,7 @@ impl Decided {
             accesses: vec![access],
             shown: Vec::new(),
             outputs: None,
+            beneath: Vec::new(),
             shape: Some(shape.into()),
             writes: verb != Verb::Select,
             refusal: None,

@@ -19,7 +19,10 @@ use crate::worker::{Intercepted, Worker};
 
 mod begin;
 mod commands;
+mod cursors;
 mod meaning;
+
+use cursors::Cursors;
 
 /// One client, one server session, and the judge between them.
 pub(super) struct Session {
@@ -44,6 +47,7 @@ pub(super) struct Session {
     /// A command has reached a tagged column.
     tagged_in_reach: bool,
     bound: BTreeMap<u64, Bound>,
+    cursors: Cursors,
     /// What was permitted last of what may take COPY data.
     copying: Option<Bound>,
     /// What is behind the names of prepared statements is not known.

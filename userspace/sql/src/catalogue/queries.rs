@@ -87,11 +87,11 @@ from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
     left join pg_extension e on e.oid = d.refobjid
 where o.oid >= 16384";
 
-/// Types and collations; a type with each code that its input or output runs,
+/// Types, collations and event triggers; a type with each code that its input or output runs,
 /// or with none. A base type runs its own functions; a domain those of its
 /// checks; a range those that it was made with. A cast by a function in a
-/// language for users makes its types run it, built-in ones only if both are.
-/// What contains a type runs what that runs.
+/// language for users makes its types run it, built-in ones only if both are; and
+/// so does a default operator class by functions of such a language. What contains a type runs what that runs.
 const NAMES: &str = "
 with recursive running(oid, code) as (
     select t.oid, coalesce((
@@ -116,6 +116,12 @@ with recursive running(oid, code) as (
     select r.rngtypid, f.oid::text from pg_range r
         join pg_proc f on f.oid in (r.rngcanonical, r.rngsubdiff) and f.oid >= 16384
     union
+    select o.opcintype, f.oid::text from pg_opclass o
+        join pg_amproc a on a.amprocfamily = o.opcfamily
+        join pg_proc f on f.oid = a.amproc
+        join pg_language l on l.oid = f.prolang and l.lanname not in ('c', 'internal')
+        where o.oid >= 16384 and o.opcdefault
+    union
     select found.oid, s.code from running s cross join lateral (
         select t.oid from pg_type t where t.typbasetype = s.oid or t.typelem = s.oid
         union all
@@ -133,30 +139,61 @@ select 'type', n.nspname, t.typname, coalesce(r.code, '')
 union
 select 'collation', n.nspname, c.collname, ''
     from pg_collation c join pg_namespace n on n.oid = c.collnamespace
-    where c.oid >= 16384 and n.nspname <> 'pg_catalog'";
+    where c.oid >= 16384 and n.nspname <> 'pg_catalog'
+union
+select 'event trigger', '', evtname, evtfoid::text from pg_event_trigger where evtenabled <> 'D'";
 
 /// What reading or writing a relation runs. A dependency on a function or
 /// operator is recorded only for what did not come with the server.
 ///
-/// On read: what the definition (rule `_RETURN`) or a policy depends on. On
-/// write: triggers that are not internal, other rules, policies, defaults,
-/// generated columns, checks, indexes, domains of columns. On both: casts that
+/// On read: what the definition (rule `_RETURN`) or a policy depends on, and what
+/// the types of its columns run, since a query may convert to one of them
+/// (`array_append(column, '1')`) or compare (ORDER BY) without naming it: domains
+/// with checks, and types whose default operator class has functions in a
+/// language for users. On rewrite, which ALTER TABLE may be: these; defaults,
+/// generated columns, checks, indexes, statistics. On write: these; triggers that
+/// are not internal, other rules, policies. On read and write: casts that
 /// happen unasked, from or to the type of a column (one that is built in only
 /// if both are, since a value of the other must come from somewhere); to JSON,
 /// too, since to_json and its kin look for one.
 const CODE: &str = "
-with recursive used(classid, objid, code) as materialized (
+with recursive coded_class(oid, type, code) as materialized (
+    select o.oid, case when o.opcdefault then o.opcintype end, f.oid::text
+    from pg_opclass o join lateral (
+        select amproc from pg_amproc where amprocfamily = o.opcfamily
+        union
+        select p.oprcode from pg_amop a join pg_operator p on p.oid = a.amopopr
+            where a.amopfamily = o.opcfamily
+    ) as support(oid) on true
+        join pg_proc f on f.oid = support.oid
+        join pg_language l on l.oid = f.prolang and l.lanname not in ('c', 'internal')
+    where o.oid >= 16384
+), used(classid, objid, code) as materialized (
     select classid, objid, case refclassid when 'pg_operator'::regclass then 'o' else '' end || refobjid
     from pg_depend
     where refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
       and refobjid >= 16384
       and classid in ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_attrdef'::regclass,
-                      'pg_constraint'::regclass, 'pg_class'::regclass)
-), coded_domain(oid, code) as (
+                      'pg_constraint'::regclass, 'pg_class'::regclass,
+                      'pg_statistic_ext'::regclass)
+    union
+    select d.classid, d.objid, c.code from pg_depend d join coded_class c
+        on d.refclassid = 'pg_opclass'::regclass and d.refobjid = c.oid
+    where d.classid = 'pg_class'::regclass
+), coded_type(oid, code) as (
     select c.contypid, u.code from pg_constraint c join used u
         on u.classid = 'pg_constraint'::regclass and u.objid = c.oid where c.contypid <> 0
     union
-    select t.oid, d.code from pg_type t join coded_domain d on t.typbasetype = d.oid or t.typelem = d.oid
+    select type, code from coded_class where type is not null
+    union
+    select found.oid, d.code from coded_type d cross join lateral (
+        select t.oid from pg_type t where t.typbasetype = d.oid or t.typelem = d.oid
+        union all
+        select c.reltype from pg_attribute a join pg_class c on c.oid = a.attrelid
+            where a.atttypid = d.oid and c.reltype <> 0 and a.attrelid >= 16384
+        union all
+        select r.rngtypid from pg_range r where r.rngsubtype = d.oid
+    ) as found
 )
 select r.ev_class, 'read', u.code from pg_rewrite r join used u
     on u.classid = 'pg_rewrite'::regclass and u.objid = r.oid where r.rulename = '_RETURN'
@@ -170,16 +207,21 @@ select t.tgrelid, 'write', case when f.oid < 16384 then '=' || f.proname else f.
 union
 select ev_class, 'write', '!' from pg_rewrite where rulename <> '_RETURN'
 union
-select a.adrelid, 'write', u.code from pg_attrdef a join used u
+select a.adrelid, 'rewrite', u.code from pg_attrdef a join used u
     on u.classid = 'pg_attrdef'::regclass and u.objid = a.oid
 union
-select c.conrelid, 'write', u.code from pg_constraint c join used u
+select c.conrelid, 'rewrite', u.code from pg_constraint c join used u
     on u.classid = 'pg_constraint'::regclass and u.objid = c.oid where c.conrelid <> 0
 union
-select i.indrelid, 'write', u.code from pg_index i join used u
+select i.indrelid, 'rewrite', u.code from pg_index i join used u
     on u.classid = 'pg_class'::regclass and u.objid = i.indexrelid
 union
-select a.attrelid, 'write', d.code from pg_attribute a join coded_domain d on a.atttypid = d.oid
+select s.stxrelid, 'rewrite', u.code from pg_statistic_ext s join used u
+    on u.classid = 'pg_statistic_ext'::regclass and u.objid = s.oid
+union
+select a.attrelid, m.mode, d.code from pg_attribute a join coded_type d on a.atttypid = d.oid
+    cross join (values ('read'), ('rewrite')) m(mode)
+    where a.attrelid >= 16384
 union
 select a.attrelid, m.mode, c.castfunc::oid::text from pg_cast c
     join pg_proc p on p.oid = c.castfunc
@@ -192,12 +234,12 @@ select a.attrelid, m.mode, c.castfunc::oid::text from pg_cast c
       and (of.oid >= 16384 or greatest(c.castsource, c.casttarget) < 16384)
       and (c.castcontext in ('i', 'a') or c.casttarget in ('json'::regtype, 'jsonb'::regtype))";
 
-/// What a change of a row does to the rows that reference it: one row for each
-/// column that is referenced.
+/// Foreign keys, and what a change of a row does to the rows that reference it:
+/// one row for each column that is referenced.
 const FOREIGN_KEYS: &str = "
 select c.confrelid, c.conrelid, c.confdeltype, c.confupdtype, a.attname
 from pg_constraint c join pg_attribute a on a.attrelid = c.confrelid and a.attnum = any (c.confkey)
-where c.contype = 'f' and (c.confdeltype in ('c', 'n', 'd') or c.confupdtype in ('c', 'n', 'd'))";
+where c.contype = 'f'";
 
 const SCHEMAS: &str = "
 select nspname from pg_namespace where nspname !~ '^pg_(toast_)?temp_'";
@@ -246,5 +288,13 @@ select string_agg(part, ' ') from (
     union all
     select 16, count(*) || ':' || coalesce(sum(hashint8(objid::bigint << 32 | xmin::text::bigint)::bigint), 0)
         from pg_depend where deptype = 'e'
+    union all
+    select 17, count(*) || ':' || coalesce(sum(hashint8(oid::bigint << 32 | xmin::text::bigint)::bigint), 0) from pg_opclass
+    union all
+    select 18, count(*) || ':' || coalesce(sum(hashint8(oid::bigint << 32 | xmin::text::bigint)::bigint), 0) from pg_amproc
+    union all
+    select 19, count(*) || ':' || coalesce(sum(hashint8(oid::bigint << 32 | xmin::text::bigint)::bigint), 0) from pg_event_trigger
+    union all
+    select 20, count(*) || ':' || coalesce(sum(hashint8(oid::bigint << 32 | xmin::text::bigint)::bigint), 0) from pg_statistic_ext
     order by 1
 ) as parts(number, part)";

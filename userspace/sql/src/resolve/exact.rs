@@ -1,8 +1,10 @@
 //! The exact uses of tagged columns, in place of those by name.
 
+use std::sync::Arc;
+
 use lockgate_command::{Access, Resource, ResourceKind, Verb};
 
-use super::{Resolved, Resolver, SearchPath, SessionNames, found_on, statement};
+use super::{Resolved, Resolver, SearchPath, SessionNames, found_on};
 use crate::analysis::{Analysis, Facts};
 use crate::catalogue::{Catalogue, Relation, RelationKind, is_system};
 use crate::lineage::{self, Lineage, Root, Table, TableColumn, Tables, Traced, Unsure};
@@ -60,8 +62,8 @@ pub(super) fn resolve(
             resolver.add(comparing, viewed.resource);
         }
     }
-    let effects = resolver.effects;
-    let mut statement = statement(analysis, resolver.accesses);
+    let Resolved { statement, effects } = resolver.finish(analysis);
+    let mut statement = Arc::unwrap_or_clone(statement);
     statement.shown = shown;
     statement.outputs = Some(outputs);
     Some(Resolved {

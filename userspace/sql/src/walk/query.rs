@@ -450,6 +450,8 @@ impl Visit for WindowDef {
 impl Visit for ReturningClause {
     fn visit(&self, walk: &mut Walk) -> Walked {
         let Self { options, exprs } = self;
+        // Whole rows before and after, since PostgreSQL 18.
+        walk.facts.rows.extend(["old".into(), "new".into()]);
         options.visit(walk)?;
         exprs.visit(walk)?;
         Ok(())
@@ -457,13 +459,14 @@ impl Visit for ReturningClause {
 }
 
 impl Visit for ReturningOption {
-    fn visit(&self, _: &mut Walk) -> Walked {
+    fn visit(&self, walk: &mut Walk) -> Walked {
         let Self {
             option,
-            value: _,
+            value,
             location: _,
         } = self;
         known::<ReturningOptionKind>(*option)?;
+        walk.facts.rows.insert(cut(value).to_owned());
         Ok(())
     }
 }

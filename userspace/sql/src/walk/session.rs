@@ -177,12 +177,25 @@ macro_rules! session {
 }
 
 session! {
-    // The cursor's query was decided on at DECLARE.
-    FetchStmt { direction, how_many, portalname, ismove }
     ClosePortalStmt { portalname }
     DeallocateStmt { name, isall, location }
     UnlistenStmt { conditionname }
     ConstraintsSetStmt { constraints, deferred }
+}
+
+/// The cursor's query was decided on at DECLARE.
+impl Visit for FetchStmt {
+    fn visit(&self, walk: &mut Walk) -> Walked {
+        let Self {
+            direction: _,
+            how_many: _,
+            portalname: _,
+            ismove: _,
+        } = self;
+        walk.session();
+        walk.facts.fetches = true;
+        Ok(())
+    }
 }
 
 impl Visit for ListenStmt {

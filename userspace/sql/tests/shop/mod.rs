@@ -64,7 +64,7 @@ pub fn words(resolved: &Resolved) -> String {
     words.join(", ")
 }
 
-fn word(access: &Access) -> String {
+pub fn word(access: &Access) -> String {
     let (verb, path) = (access.verb, access.resource.path());
     let inner = path.get(1..).unwrap_or_default().join(".");
     match access.resource.kind() {

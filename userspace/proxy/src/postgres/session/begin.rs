@@ -13,6 +13,7 @@ use rand::RngCore;
 
 use super::commands::unmaskable;
 use super::meaning::{analyse, names_of};
+use super::cursors::Cursors;
 use super::{Asked, CatalogueState, Session};
 use crate::counters;
 use crate::judge::SessionJudge;
@@ -98,6 +99,7 @@ impl Session {
             catalogue: CatalogueState::Current,
             tagged_in_reach: false,
             bound: BTreeMap::new(),
+            cursors: Cursors::default(),
             copying: None,
             execute_is_opaque: false,
             ended: Vec::new(),
@@ -117,10 +119,7 @@ async fn decide_settings(
     if text.is_empty() {
         return Ok(());
     }
-    let reading = Reading {
-        standard_conforming_strings: true,
-        utf8: true,
-    };
+    let reading = Reading::default();
     let analysis = match worker.shared.analyser.cached(text.as_bytes(), reading) {
         Some(analysis) => analysis,
         None => analyse(worker, text.as_bytes(), reading).await,
@@ -149,6 +148,7 @@ fn read_names(done: &LoginDone) -> Result<(SessionNames, Reading), StartupError>
     let mut reading = Reading {
         standard_conforming_strings: true,
         utf8: false,
+        utf8_names: false,
     };
     for (name, value) in &done.parameters {
         reading.follow(name, value);

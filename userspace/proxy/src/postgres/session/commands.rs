@@ -27,7 +27,7 @@ impl Session {
             text,
             digest: self.digest(text, &analysis),
         };
-        let (ticket, verdict) = self.judge(&command).await?;
+        let (ticket, verdict) = self.decide(&command, &resolved).await?;
         match verdict {
             Ok(()) => {
                 self.takes_effect(&resolved, &analysis, text);
@@ -98,7 +98,7 @@ impl Session {
             text,
             digest: digest.finalize().into(),
         };
-        let (ticket, verdict) = self.judge(&command).await?;
+        let (ticket, verdict) = self.decide(&command, &resolved).await?;
         match verdict {
             Ok(()) => {
                 self.takes_effect(&resolved, &analysis, text);
@@ -299,6 +299,11 @@ impl Session {
         self.execute_is_opaque |= resolved.effects.runs_code;
         if resolved.effects.declares {
             self.relay.forget_portals();
+            self.cursors.declare(Bound {
+                analysis: analysis.clone(),
+                changes: self.changes,
+                settings: self.settings.clone(),
+            });
         }
         if resolved.effects.touches_tagged_relation && !self.tagged_in_reach {
             self.tagged_in_reach = true;

@@ -160,28 +160,42 @@ impl Session {
     }
 
     /// After a change of definitions that nobody else can see yet, a name may
-    /// stand for anything: it is decided as one that the catalogue does not
-    /// have. Where columns are tagged, that could hide one; there, such a
-    /// command needs the right to see them all.
+    /// stand for something new, which the catalogue does not have, and for all
+    /// that it has: whatever a name may be must be permitted. Where columns are
+    /// tagged, something new could hide one; there, such a command needs the
+    /// right to see them all.
     pub(super) async fn meaning_without_relations(
         &mut self,
         analysis: &Arc<Analysis>,
     ) -> Result<Rc<Resolved>, SessionError> {
         let catalogue = self.current_catalogue().await?;
-        let bare = catalogue.without_relations();
         let executed = self.executed(analysis);
         let tags = &self.target.tags;
-        let resolved = resolve_executing(analysis, executed.as_deref(), &bare, &self.names, tags);
-        if self.target.tags.is_empty() || resolved.statement.accesses.iter().all(is_harmless) {
-            return Ok(Rc::new(resolved));
-        }
-        let mut statement = Statement::clone(&resolved.statement);
+        let resolved = |catalogue: &Catalogue, names: &SessionNames| {
+            resolve_executing(analysis, executed.as_deref(), catalogue, names, tags)
+        };
+        let new = resolved(&catalogue.without_relations(), &self.names);
+        let names = SessionNames {
+            search_path: SearchPath::Unknown,
+            ..self.names.clone()
+        };
+        let known = resolved(&catalogue, &names);
+        let mut statement = Statement::clone(&new.statement);
+        let Statement {
+            accesses, beneath, ..
+        } = &*known.statement;
+        let is_more = |access: &&Access| !new.statement.accesses.contains(access);
         statement
             .accesses
-            .extend(self.target.tags.view_accesses(&self.names.database));
+            .extend(accesses.iter().filter(is_more).cloned());
+        statement.beneath.extend(beneath.iter().cloned());
+        if !tags.is_empty() && !statement.accesses.iter().all(is_harmless) {
+            let all = tags.view_accesses(&self.names.database);
+            statement.accesses.extend(all);
+        }
         Ok(Rc::new(Resolved {
             statement: Arc::new(statement),
-            ..resolved
+            effects: new.effects.and(known.effects),
         }))
     }
 
