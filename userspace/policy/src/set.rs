@@ -230,12 +230,12 @@ impl Policies {
     fn ruled_or_viewed(&self, slice: &Slice, access: &Access) -> Arc<Ruled> {
         let ruled = self.ruled(slice, access);
         match &*ruled {
-            Ruled::Denied(denial) if access.verb == Verb::Filter && denial.policies.is_empty() => {
+            Ruled::Unpermitted(_) if access.verb == Verb::Filter => {
                 let view = Access::new(Verb::View, access.resource.clone());
                 let viewed = self.ruled(slice, &view);
                 match &*viewed {
                     Ruled::Permitted(_) => viewed,
-                    Ruled::Denied(_) => ruled,
+                    Ruled::Unpermitted(_) | Ruled::Denied(_) => ruled,
                 }
             }
             _ => ruled,

@@ -5,6 +5,7 @@ use anyhow::{Context, bail};
 use lockgate_audit::{Query, Row, Store, parse_rfc3339};
 
 use super::status::table;
+use super::visible::{json as json_line, visible};
 use crate::cli::{Json, Search};
 use crate::exit::Exit;
 
@@ -33,7 +34,7 @@ pub(crate) fn search(search: Search) -> anyhow::Result<Exit> {
     let rows = open(&config)?.search(&query)?;
     if search.json.json {
         for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
+            println!("{}", json_line(row)?);
         }
     } else {
         println!("{}", render(&rows));
@@ -46,7 +47,7 @@ pub(crate) fn search(search: Search) -> anyhow::Result<Exit> {
 pub(crate) fn verify(config: &Path, json: Json) -> anyhow::Result<Exit> {
     let report = open(config)?.verify()?;
     if json.json {
-        println!("{}", serde_json::to_string(&report)?);
+        println!("{}", json_line(&report)?);
     } else {
         let mut shown = table(&["HOST", "BOOT", "STREAM", "EVENTS", "ERASED", "STATE"]);
         for chain in &report.chains {
@@ -55,12 +56,12 @@ pub(crate) fn verify(config: &Path, json: Json) -> anyhow::Result<Exit> {
                 None => "whole".into(),
             };
             shown.add_row([
-                chain.host.clone(),
-                chain.boot.clone(),
+                visible(&chain.host),
+                visible(&chain.boot),
                 chain.stream.to_string(),
                 chain.events.to_string(),
                 chain.erased.to_string(),
-                state,
+                visible(&state),
             ]);
         }
         println!("{shown}");
@@ -102,7 +103,7 @@ fn render(rows: &[Row]) -> String {
             .or(row.message.as_ref())
             .cloned()
             .unwrap_or_default();
-        shown.add_row([
+        let cells = [
             row.time.get(..23).unwrap_or(&row.time).replace('T', " "),
             text(&row.workload),
             text(&row.target),
@@ -114,7 +115,8 @@ fn render(rows: &[Row]) -> String {
                 .unwrap_or_default(),
             row.rows.map(|rows| rows.to_string()).unwrap_or_default(),
             one_line(&said),
-        ]);
+        ];
+        shown.add_row(cells.iter().map(|cell| visible(cell)));
     }
     shown.to_string()
 }

@@ -33,7 +33,7 @@ pub(crate) fn check(
     };
     if json.json {
         for finding in &findings {
-            println!("{}", serde_json::to_string(finding)?);
+            println!("{}", super::visible::json(finding)?);
         }
     } else {
         print_findings(&findings);

@@ -74,6 +74,7 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
         verdict: Verdict::Allow,
     };
     let mut shown = Vec::new();
+    let mut beneath = Vec::new();
     let mut accesses = vec![Access::new(Verb::Connect, Resource::target())];
     match &asked.sql {
         Some(_) if target.protocol == Protocol::Tcp => bail!(
@@ -98,6 +99,7 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
             answer.database = Some(database);
             answer.refusal.clone_from(&statement.refusal);
             accesses.extend(statement.accesses.iter().cloned());
+            beneath.clone_from(&statement.beneath);
             shown.clone_from(&statement.shown);
         }
         None => {}
@@ -106,6 +108,11 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
     let workload = &answer.workload;
     let decision = policies.decide(workload, &name, &accesses);
     answer.verdict = decision.verdict;
+    if answer.verdict == Verdict::Allow
+        && let Some(denial) = policies.forbids(workload, &name, &beneath)
+    {
+        answer.verdict = Verdict::Deny(denial);
+    }
     let tags = Tags::new(&target.tags);
     if answer.verdict == Verdict::Allow {
         let mask = |column: &Resource| tags.mask(column);
@@ -118,7 +125,16 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
         let why = policies.explain(workload, &name, &access);
         (access, why)
     };
-    answer.accesses = accesses.into_iter().map(explained).collect();
+    // What is reached unnamed needs no permit: it matters where it is forbidden.
+    let forbids = |(_, why): &(Access, Explanation)| {
+        matches!(
+            why,
+            Explanation::Forbidden { .. } | Explanation::Failed { .. }
+        )
+    };
+    let named = accesses.into_iter().map(explained);
+    let unnamed = beneath.into_iter().map(explained).filter(forbids);
+    answer.accesses = named.chain(unnamed).collect();
     let output = |shown: Shown| Output {
         why: explained(Access::new(Verb::View, shown.column.clone())).1,
         mask: tags.mask(&shown.column).copied(),

@@ -11,6 +11,7 @@ mod prepare;
 mod server;
 mod status;
 mod stop;
+mod visible;
 
 use std::path::Path;
 

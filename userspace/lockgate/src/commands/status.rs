@@ -4,6 +4,7 @@ use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use serde_json::Value;
 
+use super::visible::{json as json_line, visible};
 use crate::cli::Json;
 use crate::control::{Request, ask};
 use crate::exit::Exit;
@@ -15,7 +16,7 @@ pub(crate) fn status(config: &Path, json: Json) -> anyhow::Result<Exit> {
         &Request::Status,
     )?;
     if json.json {
-        println!("{status}");
+        println!("{}", json_line(&status)?);
         return Ok(Exit::Yes);
     }
     let at = |path: &str| status.pointer(path).cloned().unwrap_or(Value::Null);
@@ -56,7 +57,7 @@ pub(crate) fn status(config: &Path, json: Json) -> anyhow::Result<Exit> {
     );
     for path in ["/keeper/record/error", "/keeper/record/clickhouse_error"] {
         if let Some(error) = at(path).as_str() {
-            println!("         {error}");
+            println!("         {}", visible(error));
         }
     }
     let mut verdicts = table(&["WORKLOAD", "TARGET", "ALLOWED", "DENIED", "OBSERVED"]);
@@ -100,7 +101,7 @@ pub(super) fn table(head: &[&str]) -> Table {
 fn cells(entry: &Value, keys: &[&str]) -> Vec<String> {
     keys.iter()
         .map(|key| match &entry[*key] {
-            Value::String(text) => text.clone(),
+            Value::String(text) => visible(text),
             Value::Null => String::new(),
             other => other.to_string(),
         })

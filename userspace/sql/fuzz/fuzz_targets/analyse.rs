@@ -26,6 +26,7 @@ fuzz_target!(|input: &[u8]| {
     let reading = Reading {
         standard_conforming_strings: first & 1 == 0,
         utf8: first & 2 == 0,
+        utf8_names: first & 4 == 0,
     };
     let (done, waits) = mpsc::channel();
     let start = Instant::now();
