@@ -77,7 +77,7 @@ fn a_cut_at_any_byte_changes_nothing() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(ProptestConfig::default().cases.max(500)) })]
 
     #[test]
     fn cuts_anywhere_change_nothing(cuts in prop::collection::vec(any::<usize>(), 0..30)) {

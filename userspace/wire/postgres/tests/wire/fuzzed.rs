@@ -113,22 +113,33 @@ fn changed(seed: &[u8], random: &mut StdRng) -> Vec<u8> {
     bytes
 }
 
+/// How often all of it is done, each time with other changes: more for a long
+/// search (`LOCKGATE_FUZZ_ROUNDS`).
+fn rounds() -> u64 {
+    let rounds = std::env::var("LOCKGATE_FUZZ_ROUNDS");
+    rounds.map_or(1, |rounds| rounds.parse().expect("a number of rounds"))
+}
+
 #[test]
 fn startups_hold() {
-    let mut random = StdRng::seed_from_u64(1);
-    for seed in startups() {
-        for _ in 0..2000 {
-            bodies::startup(&changed(&seed, &mut random));
+    for round in 0..rounds() {
+        let mut random = StdRng::seed_from_u64(1 + round);
+        for seed in startups() {
+            for _ in 0..2000 {
+                bodies::startup(&changed(&seed, &mut random));
+            }
         }
     }
 }
 
 #[test]
 fn sessions_hold() {
-    let mut random = StdRng::seed_from_u64(2);
-    for seed in sessions() {
-        for _ in 0..10 {
-            bodies::relay(&changed(&seed, &mut random));
+    for round in 0..rounds() {
+        let mut random = StdRng::seed_from_u64(2 + round);
+        for seed in sessions() {
+            for _ in 0..10 {
+                bodies::relay(&changed(&seed, &mut random));
+            }
         }
     }
 }

@@ -202,7 +202,7 @@ fn is_safe(session: &Session) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(4000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(ProptestConfig::default().cases.max(4000)) })]
 
     /// The client sees exactly what a server would show it that cannot parse
     /// the denied texts: every answer in its place, every ReadyForQuery, every
