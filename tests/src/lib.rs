@@ -10,6 +10,7 @@ mod paused;
 mod postgres;
 mod shell;
 mod sweep;
+mod wire;
 mod workload;
 
 pub use agent::{Agent, AgentConfig};
@@ -19,4 +20,5 @@ pub use paused::Paused;
 pub use postgres::{Postgres, PostgresConfig};
 pub use shell::{Output, root, run, sh};
 pub use sweep::sweep;
+pub use wire::{Answer, Wire, bind, execute, message, parse, query, sync, text};
 pub use workload::{Cgroup, Workload, python};

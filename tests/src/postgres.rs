@@ -166,6 +166,11 @@ impl Postgres {
         &self.namespace
     }
 
+    /// The folder of its socket, which is its own user's.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
+    }
+
     /// The CA that signed its certificate.
     pub fn ca(&self) -> PathBuf {
         self.dir.path().join("ca.crt")

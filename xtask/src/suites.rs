@@ -53,6 +53,8 @@ impl Suite {
                 "--",
                 "evasions::",
                 "denial::",
+                // A line per attack.
+                "--nocapture",
             ],
             Self::Bypass => &["-p", "lockgate-gate", "--test", "kernel"],
             // All of the package, since one client is an example of it.

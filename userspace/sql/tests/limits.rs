@@ -465,6 +465,16 @@ fn how_a_text_is_read_is_part_of_the_question() {
         "SJIS: the byte 5C is half a letter"
     );
     assert!(ask(b"SELECT '\xff'", usual).is_some());
+    let other_names = Reading {
+        utf8_names: false,
+        ..usual
+    };
+    assert_eq!(ask("SELECT 'é' -- é".as_bytes(), other_names), None);
+    for name in ["é", "\"é\"", "U&\"\\00e9\""] {
+        let text = format!("SELECT 1 FROM {name}");
+        assert_eq!(ask(text.as_bytes(), usual), None, "{name}");
+        assert!(ask(text.as_bytes(), other_names).is_some(), "{name}");
+    }
     assert!(ask(b"SELECT 1", escapes).is_some());
     // Answers are kept apart by the reading.
     assert!(
