@@ -12,8 +12,8 @@ use lockgate_wire_postgres::{CancelKey, LoginDone, Relay, RelaySettings, Startup
 use rand::RngCore;
 
 use super::commands::unmaskable;
-use super::meaning::{analyse, names_of};
 use super::cursors::Cursors;
+use super::meaning::{analyse, names_of};
 use super::{Asked, CatalogueState, Session};
 use crate::counters;
 use crate::judge::SessionJudge;
