@@ -44,6 +44,12 @@ pub struct Policies {
     known: Cache<(u32, Access), Arc<Ruled>, Size>,
 }
 
+/// For [`Policies::decide_shown`] where nothing can mask: what would have to be
+/// masked is denied.
+pub fn no_mask(_: &Resource) -> Option<std::convert::Infallible> {
+    None
+}
+
 impl Policies {
     /// Reads and checks the policies of a bundle against [`crate::SCHEMA`], in
     /// strict mode, and against the names of its configuration.

@@ -6,8 +6,8 @@ use lockgate_command::{
     Access, Refusal, Resource, ResourceKind, Shown, Statement, TargetName, Verb, Verdict,
     WorkloadName,
 };
-use lockgate_config::{Mask, Mode, Protocol, Target};
-use lockgate_policy::{Deciding, Explanation, Policies};
+use lockgate_config::{Mode, Protocol, Target};
+use lockgate_policy::{Deciding, Explanation, Policies, no_mask};
 use lockgate_sql::{
     Analyser, AnalyserSettings, Analysis, Catalogue, Reading, SearchPath, SessionNames, Tags,
     resolve,
@@ -38,7 +38,6 @@ struct Output {
     shown: Shown,
     /// Of `view` on the column.
     why: Explanation,
-    mask: Option<Mask>,
 }
 
 /// Whose names the statement's were taken for.
@@ -113,12 +112,10 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
     {
         answer.verdict = Verdict::Deny(denial);
     }
-    let tags = Tags::new(&target.tags);
     if answer.verdict == Verdict::Allow {
-        let mask = |column: &Resource| tags.mask(column);
         let permits = decision.policies;
         answer.verdict = policies
-            .decide_shown(permits, workload, &name, &shown, mask)
+            .decide_shown(permits, workload, &name, &shown, no_mask)
             .verdict;
     }
     let explained = |access: Access| {
@@ -137,7 +134,6 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
     answer.accesses = named.chain(unnamed).collect();
     let output = |shown: Shown| Output {
         why: explained(Access::new(Verb::View, shown.column.clone())).1,
-        mask: tags.mask(&shown.column).copied(),
         shown,
     };
     answer.outputs = shown.into_iter().map(output).collect();
@@ -298,7 +294,6 @@ impl Answer<'_> {
                 "output": output.shown.output,
                 "column": output.shown.column.entity_id(&target),
                 "view": output.why,
-                "mask": output.mask,
             })).collect::<Vec<_>>(),
         });
         match &self.names {
@@ -355,13 +350,12 @@ impl Answer<'_> {
                 println!("  {:<width$}  to permit it: {command}", "");
             }
         }
-        for Output { shown, why, mask } in &self.outputs {
+        for Output { shown, why } in &self.outputs {
             let column = escaped(&shown.column.path().get(1..).unwrap_or_default().join("."));
             let number = u32::from(shown.output) + 1;
-            let becomes = match (why, mask) {
-                (Explanation::Permitted { .. }, _) => "as it is stored".to_owned(),
-                (_, Some(mask)) => format!("masked ({mask:?})"),
-                (_, None) => "and has no mask, so that it is denied".to_owned(),
+            let becomes = match why {
+                Explanation::Permitted { .. } => "as it is stored",
+                _ => "so that it is denied",
             };
             println!(
                 "  column {number} of the result shows {column}, {becomes}: `view` is {}",
