@@ -40,8 +40,8 @@ impl Plan {
         Self {
             modes: &["simple", "extended", "prepared"],
             clients: if quick { &[1, 8, 32] } else { &[1, 8, 32, 64] },
-            rounds: if quick { 2 } else { 5 },
-            duration: Duration::from_secs(if quick { 1 } else { 4 }),
+            rounds: if quick { 2 } else { 3 },
+            duration: Duration::from_secs(if quick { 1 } else { 3 }),
             idle: if quick { 100 } else { 200 },
             only,
         }
