@@ -2,6 +2,7 @@
 //! host of its own: a cgroup, network namespaces, a server, an agent.
 
 mod clients;
+mod continuing;
 mod crash;
 mod denial;
 mod evasions;

@@ -146,9 +146,14 @@ impl SessionJudge {
     /// refused.
     pub(crate) fn preview(&self, statement: &Arc<Statement>) -> Verdict {
         match self.target.config.mode {
-            Mode::Enforce => self.decided(statement).verdict.clone(),
+            Mode::Enforce => self.says_of(statement),
             Mode::Observe => Verdict::Allow,
         }
+    }
+
+    /// What the policy says of a statement, in `observe`, too; unrecorded.
+    pub(crate) fn says_of(&self, statement: &Arc<Statement>) -> Verdict {
+        self.decided(statement).verdict.clone()
     }
 
     fn decided(&self, statement: &Arc<Statement>) -> Rc<Decided> {
@@ -206,27 +211,33 @@ impl SessionJudge {
             policies,
         }
     }
-}
 
-impl Judge for SessionJudge {
-    fn judge(&mut self, command: &Command) -> Ruling {
+    /// As [`Judge::judge`], where `denial` speaks against the command whatever
+    /// the policy says of its text: it goes on with what is not permitted any
+    /// more.
+    pub(crate) fn deny(&mut self, command: &Command, denial: Arc<Denial>) -> Ruling {
+        let policies = denial.policies.clone();
+        self.rule(command, &Verdict::Deny(denial), &policies)
+    }
+
+    /// Records a verdict on `command` and counts it.
+    fn rule(&mut self, command: &Command, verdict: &Verdict, policies: &[PolicyRef]) -> Ruling {
         let ticket = Ticket(self.next);
         self.next += 1;
-        let decided = self.decided(&command.statement);
         let enforced = self.target.config.mode == Mode::Enforce;
         let event = Event::command(
             self.connection,
             ticket,
             command,
-            &decided.verdict,
-            &decided.policies,
+            verdict,
+            policies,
             enforced,
         );
         let position = match self.recorder.record(&event) {
             Ok(position) => position,
             Err(error) => return unrecorded(ticket, &error),
         };
-        let verdict = match (&decided.verdict, enforced) {
+        let verdict = match (verdict, enforced) {
             (Verdict::Allow, _) => {
                 self.counters.allowed.fetch_add(1, Relaxed);
                 Verdict::Allow
@@ -257,6 +268,13 @@ impl Judge for SessionJudge {
             verdict,
             durable_at,
         }
+    }
+}
+
+impl Judge for SessionJudge {
+    fn judge(&mut self, command: &Command) -> Ruling {
+        let decided = self.decided(&command.statement);
+        self.rule(command, &decided.verdict, &decided.policies)
     }
 
     fn close(&mut self, ticket: Ticket, outcome: &Outcome) {

@@ -90,9 +90,13 @@ impl Asked {
     }
 }
 
-/// A command that was bound to a portal.
+/// A command that was permitted, and goes on later: bound to a portal, declared,
+/// copying.
 struct Bound {
     analysis: Arc<Analysis>,
+    text: TextId,
+    /// As in [`lockgate_command::Command`].
+    digest: [u8; 32],
     /// [`Session::changes`] of then.
     changes: u64,
     /// Under which settings it was permitted.

@@ -20,17 +20,18 @@ const BOUND: usize = 1024;
 
 impl Session {
     pub(super) async fn query(&mut self, text: Bytes) -> Result<(), SessionError> {
-        let (analysis, resolved) = self.understand(&text).await?;
+        let (analysis, mut resolved) = self.understand(&text).await?;
+        let denial = self.denied_by_cursors(&analysis, &mut resolved).await?;
         let text = TextId::of(&text);
         let command = Command {
             statement: resolved.statement.clone(),
             text,
             digest: self.digest(text, &analysis),
         };
-        let (ticket, verdict) = self.decide(&command, &resolved).await?;
+        let (ticket, verdict) = self.decide(&command, denial).await?;
         match verdict {
             Ok(()) => {
-                self.takes_effect(&resolved, &analysis, text);
+                self.takes_effect(&resolved, &analysis, &command);
                 self.relay.allow_query(ticket, &mut self.server.output);
             }
             Err(denial) => self.deny(Some(ticket), &denial),
@@ -49,7 +50,7 @@ impl Session {
             Verdict::Allow => self.relay.allow_parse(prepared, &mut self.server.output),
             Verdict::Deny(_) | Verdict::Hold(_) | Verdict::Mask(_) => {
                 let command = whole(&resolved.statement, text);
-                let (ticket, verdict) = self.judge(&command).await?;
+                let (ticket, verdict) = self.decide(&command, None).await?;
                 match verdict {
                     Err(denial) => self.deny(Some(ticket), &denial),
                     // The policy changed in between; Bind decides.
@@ -81,7 +82,7 @@ impl Session {
                 break;
             }
         }
-        let Some((Prepared { text, analysis }, resolved)) = chosen else {
+        let Some((Prepared { text, analysis }, mut resolved)) = chosen else {
             self.refuse(
                 parameters,
                 "Bind of a statement that was not prepared through lockgate",
@@ -90,6 +91,7 @@ impl Session {
             .await?;
             return Ok(());
         };
+        let denial = self.denied_by_cursors(&analysis, &mut resolved).await?;
         let mut digest = Sha256::new();
         digest.update(self.digest(text, &analysis));
         digest.update(parameters);
@@ -98,21 +100,15 @@ impl Session {
             text,
             digest: digest.finalize().into(),
         };
-        let (ticket, verdict) = self.decide(&command, &resolved).await?;
+        let (ticket, verdict) = self.decide(&command, denial).await?;
         match verdict {
             Ok(()) => {
-                self.takes_effect(&resolved, &analysis, text);
+                self.takes_effect(&resolved, &analysis, &command);
                 if self.bound.len() >= BOUND {
                     self.bound.pop_first();
                 }
-                self.bound.insert(
-                    ticket,
-                    Bound {
-                        analysis,
-                        changes: self.changes,
-                        settings: self.settings.clone(),
-                    },
-                );
+                let bound = self.bound_now(&analysis, &command);
+                self.bound.insert(ticket, bound);
                 self.relay.allow_bind(ticket, &mut self.server.output);
             }
             Err(denial) => self.deny(Some(ticket), &denial),
@@ -124,35 +120,56 @@ impl Session {
     /// what names mean for a statement that looks them up only now.
     pub(super) async fn execute(&mut self, tickets: &[u64]) -> Result<(), SessionError> {
         self.follow_settings()?;
-        let mut denial = None;
+        let mut denied = None;
         for ticket in tickets {
             let Some(bound) = self.bound.get(ticket) else {
-                denial = Some(Arc::new(unknown_portal()));
-                break;
+                return self.execute_unknown().await;
             };
             let same_names = bound.changes == self.changes || !bound.analysis.is_late();
             if Arc::ptr_eq(&bound.settings, &self.settings) && same_names {
                 continue;
             }
-            let analysis = bound.analysis.clone();
+            let (analysis, text, digest) = (bound.analysis.clone(), bound.text, bound.digest);
             let resolved = self.meaning(&analysis).await?;
-            denial = match self.judge.preview(&resolved.statement) {
-                Verdict::Allow => None,
-                Verdict::Deny(why) | Verdict::Hold(why) => Some(why),
-                Verdict::Mask(_) => Some(Arc::new(unmaskable())),
+            let denial = match self.judge.preview(&resolved.statement) {
+                Verdict::Allow => continue,
+                Verdict::Deny(why) | Verdict::Hold(why) => why,
+                Verdict::Mask(_) => Arc::new(unmaskable()),
             };
-            if denial.is_some() {
-                break;
+            let statement = resolved.statement.clone();
+            denied = Some((
+                Command {
+                    statement,
+                    text,
+                    digest,
+                },
+                denial,
+            ));
+            break;
+        }
+        match denied {
+            _ if tickets.is_empty() => self.execute_unknown().await?,
+            None => self.relay.allow_execute(&mut self.server.output),
+            Some((command, denial)) => {
+                let ticket = self.judge.deny(&command, denial.clone()).ticket;
+                self.deny(Some(ticket.0), &denial);
             }
         }
-        if tickets.is_empty() {
-            denial = Some(Arc::new(unknown_portal()));
-        }
-        match denial.filter(|_| self.target.config.mode == Mode::Enforce) {
-            None => self.relay.allow_execute(&mut self.server.output),
-            Some(denial) => self.deny(None, &denial),
-        }
         Ok(())
+    }
+
+    /// Whatever such a portal is, it was not decided on here.
+    async fn execute_unknown(&mut self) -> Result<(), SessionError> {
+        if self.target.config.mode == Mode::Observe {
+            self.relay.allow_execute(&mut self.server.output);
+            return Ok(());
+        }
+        self.refuse(
+            b"",
+            "Execute of a portal that was not bound through lockgate with Bind",
+            "use FETCH for a cursor that was declared in SQL",
+        )
+        .await
     }
 
     /// A COPY that takes data goes on only for as long as it is permitted: a
@@ -168,13 +185,10 @@ impl Session {
         let resolved = self.meaning(&analysis).await?;
         match self.judge.preview(&resolved.statement) {
             Verdict::Allow => {
-                let settings = self.settings.clone();
-                let changes = self.changes;
-                self.copying = Some(Bound {
-                    analysis,
-                    changes,
-                    settings,
-                });
+                if let Some(copying) = &mut self.copying {
+                    copying.settings = self.settings.clone();
+                    copying.changes = self.changes;
+                }
             }
             Verdict::Deny(denial) | Verdict::Hold(denial) => self.end_copy(&denial),
             // Nothing comes back of it that could be masked.
@@ -238,12 +252,17 @@ impl Session {
             .deny(ticket, text, nonce, &mut self.server.output);
     }
 
-    /// Decides, records, and waits for the disk where that is asked for.
-    pub(super) async fn judge(
+    /// Decides, unless it has been: then there is a denial. Records, and waits
+    /// for the disk where that is asked for.
+    async fn decide(
         &mut self,
         command: &Command,
+        denial: Option<Arc<Denial>>,
     ) -> Result<(u64, Result<(), Arc<Denial>>), SessionError> {
-        let ruling = self.judge.judge(command);
+        let ruling = match denial {
+            None => self.judge.judge(command),
+            Some(denial) => self.judge.deny(command, denial),
+        };
         if let Some(position) = ruling.durable_at {
             // What was decided before may go on meanwhile.
             self.server.flush().await?;
@@ -264,14 +283,10 @@ impl Session {
         &mut self,
         resolved: &Resolved,
         analysis: &Arc<Analysis>,
-        text: TextId,
+        command: &Command,
     ) {
         if resolved.effects.copy_in {
-            self.copying = Some(Bound {
-                analysis: analysis.clone(),
-                changes: self.changes,
-                settings: self.settings.clone(),
-            });
+            self.copying = Some(self.bound_now(analysis, command));
         }
         let effects = &resolved.effects;
         if effects.names_change || effects.catalogue_changes || !analysis.prepares().is_empty() {
@@ -286,6 +301,7 @@ impl Session {
             self.catalogue = CatalogueState::Changed;
             self.scope = None;
         }
+        let text = command.text;
         for (name, analysis) in analysis.prepares() {
             let name = name.as_bytes();
             let same =
@@ -299,15 +315,23 @@ impl Session {
         self.execute_is_opaque |= resolved.effects.runs_code;
         if resolved.effects.declares {
             self.relay.forget_portals();
-            self.cursors.declare(Bound {
-                analysis: analysis.clone(),
-                changes: self.changes,
-                settings: self.settings.clone(),
-            });
+            let declared = self.bound_now(analysis, command);
+            self.cursors.declare(declared);
         }
         if resolved.effects.touches_tagged_relation && !self.tagged_in_reach {
             self.tagged_in_reach = true;
             self.scrub_errors();
+        }
+    }
+
+    /// What was permitted just now, for when it goes on.
+    fn bound_now(&self, analysis: &Arc<Analysis>, command: &Command) -> Bound {
+        Bound {
+            analysis: analysis.clone(),
+            text: command.text,
+            digest: command.digest,
+            changes: self.changes,
+            settings: self.settings.clone(),
         }
     }
 
@@ -351,17 +375,6 @@ pub(super) fn unmaskable() -> Denial {
     Denial {
         message: "lockgate: refused: the result shows values that may only be seen masked".into(),
         hint: "leave the tagged columns out of the result, or ask for `view` on them".into(),
-        policies: Vec::new(),
-        access: None,
-    }
-}
-
-fn unknown_portal() -> Denial {
-    Denial {
-        message:
-            "lockgate: refused: Execute of a portal that was not bound through lockgate with Bind"
-                .into(),
-        hint: "use FETCH for a cursor that was declared in SQL".into(),
         policies: Vec::new(),
         access: None,
     }

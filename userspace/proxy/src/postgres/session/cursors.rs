@@ -1,10 +1,10 @@
 //! What was opened before and is read on: FETCH.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use lockgate_command::{Command, Denial, Verdict};
-use lockgate_config::Mode;
+use lockgate_command::{Denial, Verdict};
 use lockgate_sql::{Analysis, Resolved};
 
 use super::commands::unmaskable;
@@ -40,21 +40,21 @@ impl Cursors {
 }
 
 impl Session {
-    /// As [`Session::judge`]. A FETCH goes on with what was decided before, which
-    /// a changed policy may not permit any more.
-    pub(super) async fn decide(
+    /// Why `resolved` may not be done, whatever the policy says of it alone: a
+    /// FETCH goes on with what was decided before, which a changed policy may
+    /// not permit any more. To look may bring other settings, so what the text
+    /// does is said anew.
+    pub(super) async fn denied_by_cursors(
         &mut self,
-        command: &Command,
-        resolved: &Resolved,
-    ) -> Result<(u64, Result<(), Arc<Denial>>), SessionError> {
-        let (ticket, mut verdict) = self.judge(command).await?;
-        if verdict.is_ok()
-            && resolved.effects.fetches
-            && let Some(denial) = self.reconsider_cursors().await?
-        {
-            verdict = Err(denial);
+        analysis: &Arc<Analysis>,
+        resolved: &mut Rc<Resolved>,
+    ) -> Result<Option<Arc<Denial>>, SessionError> {
+        if !resolved.effects.fetches {
+            return Ok(None);
         }
-        Ok((ticket, verdict))
+        let denial = self.reconsider_cursors().await?;
+        *resolved = self.meaning(analysis).await?;
+        Ok(denial)
     }
 
     /// Why no cursor may be read: the policy has changed since one was opened,
@@ -64,8 +64,7 @@ impl Session {
         let settings = self.settings.clone();
         let is_old = |bound: &&mut Bound| !Arc::ptr_eq(&bound.settings, &settings);
         let cursors = &mut self.cursors;
-        if self.target.config.mode == Mode::Enforce
-            && let Some(forgotten) = &cursors.forgotten
+        if let Some(forgotten) = &cursors.forgotten
             && !Arc::ptr_eq(forgotten, &settings)
         {
             return Ok(Some(Arc::new(forgotten_cursor())));
@@ -77,7 +76,7 @@ impl Session {
             .collect();
         for analysis in old {
             let resolved = self.meaning(&analysis).await?;
-            match self.judge.preview(&resolved.statement) {
+            match self.judge.says_of(&resolved.statement) {
                 Verdict::Allow => {}
                 Verdict::Deny(denial) | Verdict::Hold(denial) => return Ok(Some(denial)),
                 Verdict::Mask(_) => return Ok(Some(Arc::new(unmaskable()))),
