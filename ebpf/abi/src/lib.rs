@@ -7,7 +7,7 @@
 #![no_std]
 
 /// Version of everything in this file.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Names of maps, as in the object and below the pin folder.
 pub mod maps {
@@ -21,7 +21,7 @@ pub mod maps {
     pub const LISTENERS: &str = "LISTENERS";
     /// Ports of listeners, in host order → 1.
     pub const LISTENER_PORTS: &str = "LISTENER_PORTS";
-    /// Sockets of the gate itself: not redirected, may bind.
+    /// Sockets of the gate itself → [`super::exempt`].
     pub const EXEMPT: &str = "EXEMPT";
     /// Socket → [`super::Origin`], from connect on.
     pub const ORIGINS: &str = "ORIGINS";
@@ -43,6 +43,15 @@ pub mod globals {
     /// Offset of `child_pid` in the record of sched_process_fork. It differs
     /// between kernels; the gate reads it from tracefs.
     pub const FORK_CHILD_PID: &str = "FORK_CHILD_PID";
+}
+
+/// Values of [`maps::EXEMPT`].
+pub mod exempt {
+    /// The gate's own: not redirected, may bind a listener's port.
+    pub const GATE: u8 = 1;
+    /// The gate has connected it and given it away: what it sends leaves, but
+    /// it connects to nothing else.
+    pub const DIALLED: u8 = 2;
 }
 
 /// Indexes of [`maps::LOST`].
@@ -226,6 +235,8 @@ pub mod reason {
     pub const SOCKET: u8 = 5;
     /// The origin could not be kept.
     pub const STORAGE: u8 = 6;
+    /// A packet that would begin something past connect(2).
+    pub const PACKET: u8 = 7;
 
     /// For metrics and logs.
     pub const fn name(reason: u8) -> &'static str {
@@ -236,6 +247,7 @@ pub mod reason {
             BIND => "bind",
             SOCKET => "socket",
             STORAGE => "storage",
+            PACKET => "packet",
             _ => "unknown",
         }
     }

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::{cgroup_sock, cgroup_sock_addr};
 use aya_ebpf::programs::{SockAddrContext, SockContext};
-use lockgate_abi::{INET, reason};
+use lockgate_abi::{INET, exempt, reason};
 
 use crate::connect::{ALLOW, DENY, Destination, is_exempt};
 use crate::maps::{EXEMPT, LISTENER_PORTS};
@@ -52,21 +52,23 @@ fn bound(ctx: &SockContext) -> i32 {
     let sk: *mut bpf_sock = ctx.sock;
     // SAFETY: the socket of the context is valid; no value is made where there
     // is none.
-    let exempt = unsafe {
+    let found = unsafe {
         bpf_sk_storage_get(
             (&raw const EXEMPT).cast_mut().cast(),
             sk.cast(),
             core::ptr::null_mut(),
             0,
         )
+        .cast::<u8>()
+        .as_ref()
     };
-    if !exempt.is_null() {
+    if found == Some(&exempt::GATE) {
         return ALLOW;
     }
     refused(ctx, port)
 }
 
-fn is_listeners(port: u16) -> bool {
+pub fn is_listeners(port: u16) -> bool {
     // SAFETY: only whether there is an entry is looked at.
     unsafe { LISTENER_PORTS.get(u32::from(port)) }.is_some()
 }

@@ -6,12 +6,12 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::bpf_sock_addr;
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_ktime_get_ns,
+    bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_ktime_get_ns, bpf_sk_storage_delete,
 };
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
-use lockgate_abi::{INET, INET6, Key4, Key6, Origin, Process, VERSION, reason};
+use lockgate_abi::{INET, INET6, Key4, Key6, Origin, Process, VERSION, exempt, reason};
 
 use crate::maps::{EXEMPT, LEASE, LISTENERS, ORIGINS, PROCESSES, PROTECTED4, PROTECTED6};
 use crate::refusal::refuse;
@@ -19,7 +19,7 @@ use crate::refusal::refuse;
 pub const ALLOW: i32 = 1;
 pub const DENY: i32 = 0;
 
-const IPPROTO_TCP: u32 = 6;
+pub const IPPROTO_TCP: u32 = 6;
 const ANY_PORT: [u8; 2] = [0, 0];
 
 /// Where somebody wants to go.
@@ -34,6 +34,7 @@ pub struct Destination {
 pub fn lockgate_connect4(ctx: SockAddrContext) -> i32 {
     let to = destination4(&ctx, bound4(&ctx));
     if !is_protected(&to) || is_exempt(&ctx) {
+        forget(&ctx);
         return ALLOW;
     }
     let ports = redirect(&ctx, &to, INET);
@@ -50,6 +51,7 @@ pub fn lockgate_connect4(ctx: SockAddrContext) -> i32 {
 pub fn lockgate_connect6(ctx: SockAddrContext) -> i32 {
     let to = destination6(&ctx, bound4(&ctx), is_bound_to_mapped(&ctx));
     if !is_protected(&to) || is_exempt(&ctx) {
+        forget(&ctx);
         return ALLOW;
     }
     let ports = redirect(&ctx, &to, INET6);
@@ -88,9 +90,9 @@ pub fn lockgate_sendmsg6(ctx: SockAddrContext) -> i32 {
 }
 
 /// 127.0.0.1, ::1, and the word before a v4-mapped address, in network order.
-const LOOPBACK4: u32 = u32::from_ne_bytes([127, 0, 0, 1]);
-const LOOPBACK6: [u32; 4] = [0, 0, 0, 1u32.to_be()];
-const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+pub const LOOPBACK4: u32 = u32::from_ne_bytes([127, 0, 0, 1]);
+pub const LOOPBACK6: [u32; 4] = [0, 0, 0, 1u32.to_be()];
+pub const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// There is nothing a datagram to a protected port could be but a way around.
 fn datagram(ctx: &SockAddrContext, to: &Destination) -> i32 {
@@ -291,7 +293,7 @@ fn is_bound_to_mapped(ctx: &SockAddrContext) -> bool {
 }
 
 #[inline(always)]
-fn write_word(address: &mut [u8; 16], at: usize, word: u32) {
+pub fn write_word(address: &mut [u8; 16], at: usize, word: u32) {
     let bytes = word.to_ne_bytes();
     address[at] = bytes[0];
     address[at + 1] = bytes[1];
@@ -299,7 +301,7 @@ fn write_word(address: &mut [u8; 16], at: usize, word: u32) {
     address[at + 3] = bytes[3];
 }
 
-fn is_protected(to: &Destination) -> bool {
+pub fn is_protected(to: &Destination) -> bool {
     let port = to.port.to_be_bytes();
     if to.family == INET {
         let address = [to.address[0], to.address[1], to.address[2], to.address[3]];
@@ -332,9 +334,22 @@ fn is_protected(to: &Destination) -> bool {
     }
 }
 
+/// Only until it is connected: what a socket that was dialled keeps is for its
+/// packets.
 pub fn is_exempt(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the socket of the context is valid while the program runs; a
+    // value of one byte.
+    unsafe { EXEMPT.get_ptr_mut(ctx).as_ref() == Some(&exempt::GATE) }
+}
+
+/// A socket that was redirected before and goes elsewhere now is nobody's
+/// client any more: its record would name it where it comes by itself.
+fn forget(ctx: &SockAddrContext) {
     // SAFETY: the socket of the context is valid while the program runs.
-    !unsafe { EXEMPT.get_ptr_mut(ctx) }.is_null()
+    unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        bpf_sk_storage_delete((&raw const ORIGINS).cast_mut().cast(), sk.cast());
+    }
 }
 
 pub fn netns_cookie(ctx: &SockAddrContext) -> u64 {

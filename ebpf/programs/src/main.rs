@@ -6,6 +6,7 @@
 //! flow     sockops: the client's port is known, file the origin under it
 //! peer     getpeername4/6: the client sees the address it asked for
 //! bind     bind4/6, post_bind4/6: nobody takes the listener's port
+//! packet   egress: nothing begins towards a protected destination past connect
 //! socket   sock_create: no multipath, no raw TCP
 //! process  fork, exec, exit: which execution of which process
 //! ```
@@ -16,6 +17,7 @@ mod bind;
 mod connect;
 mod flow;
 mod maps;
+mod packet;
 mod peer;
 mod process;
 mod refusal;

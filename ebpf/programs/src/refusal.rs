@@ -16,6 +16,12 @@ pub fn refuse<C: EbpfContext>(ctx: &C, reason: u8, to: &Destination, netns_cooki
         reason,
         to.port
     );
+    tell(reason, to, netns_cookie, ctx.tgid(), ctx.uid());
+}
+
+/// As [`refuse`], where nobody is known to be behind it: what is sent again is
+/// sent by whoever the timer interrupts.
+pub fn tell(reason: u8, to: &Destination, netns_cookie: u64, tgid: u32, uid: u32) {
     let Some(mut entry) = REFUSALS.reserve_untyped::<Refusal>(0) else {
         return count_lost(lost::REFUSALS);
     };
@@ -26,8 +32,8 @@ pub fn refuse<C: EbpfContext>(ctx: &C, reason: u8, to: &Destination, netns_cooki
         port: to.port,
         reserved: 0,
         address: to.address,
-        tgid: ctx.tgid(),
-        uid: ctx.uid(),
+        tgid,
+        uid,
         netns_cookie,
         // SAFETY: the helper has no preconditions.
         at_ns: unsafe { bpf_ktime_get_ns() },

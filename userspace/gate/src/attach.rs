@@ -2,13 +2,16 @@ use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
 use aya::programs::links::{FdLink, PinnedLink};
-use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, SockOps, TracePoint};
+use aya::programs::{
+    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program, SockOps,
+    TracePoint,
+};
 
 use crate::cgroup::Attached;
 use crate::kernel::{KernelError, load_error};
 
 /// Programs that attach to the cgroup.
-const CGROUP: [&str; 12] = [
+const CGROUP: [&str; 13] = [
     "lockgate_bind4",
     "lockgate_bind6",
     "lockgate_post_bind4",
@@ -18,6 +21,7 @@ const CGROUP: [&str; 12] = [
     "lockgate_sendmsg4",
     "lockgate_sendmsg6",
     "lockgate_socket",
+    "lockgate_packet",
     // What files an origin must be there before what makes one.
     "lockgate_flow",
     "lockgate_connect4",
@@ -82,10 +86,10 @@ fn attach_cgroup(ebpf: &mut Ebpf, name: &str, cgroup: &Attached) -> Result<FdLin
     let mode = CgroupAttachMode::Single;
     let folder = cgroup.folder();
     macro_rules! attach {
-        ($program:ident) => {{
+        ($program:ident $(, $direction:expr)?) => {{
             let link = (|| {
                 $program.load()?;
-                let id = $program.attach(folder, mode)?;
+                let id = $program.attach(folder, $($direction,)? mode)?;
                 $program.take_link(id)
             })()
             .map_err(|why: aya::programs::ProgramError| load_error(&why))?;
@@ -100,6 +104,10 @@ fn attach_cgroup(ebpf: &mut Ebpf, name: &str, cgroup: &Attached) -> Result<FdLin
         Program::CgroupSock(program) => {
             let program: &mut CgroupSock = program;
             attach!(program)
+        }
+        Program::CgroupSkb(program) => {
+            let program: &mut CgroupSkb = program;
+            attach!(program, CgroupSkbAttachType::Egress)
         }
         Program::SockOps(program) => {
             let program: &mut SockOps = program;

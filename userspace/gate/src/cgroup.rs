@@ -43,6 +43,8 @@ pub fn v2_root() -> Result<PathBuf, CgroupError> {
 pub(crate) struct Attached {
     path: PathBuf,
     folder: File,
+    /// Nothing of the hierarchy is outside it.
+    is_root: bool,
 }
 
 impl Attached {
@@ -56,7 +58,17 @@ impl Attached {
             path: path.clone(),
             source,
         })?;
-        Ok(Self { path, folder })
+        let is_root = v2_root().is_ok_and(|root| root == path);
+        Ok(Self {
+            path,
+            folder,
+            is_root,
+        })
+    }
+
+    /// Whether programs that are attached here see sockets of the cgroup `id`.
+    pub(crate) fn covers(&self, id: u64) -> bool {
+        self.is_root || self.path_of(id).is_some()
     }
 
     /// For attaching programs.

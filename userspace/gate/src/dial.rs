@@ -79,7 +79,7 @@ impl Dialler {
             Ok(connected) => connected.map_err(failed)?,
             Err(_) => return Err(failed(std::io::Error::from_raw_os_error(libc::ETIMEDOUT))),
         };
-        exempt(self.exemptions.revoke(&stream))?;
+        exempt(self.exemptions.settle(&stream))?;
         Ok(OwnedFd::from(stream.into_std().map_err(failed)?))
     }
 

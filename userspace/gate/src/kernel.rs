@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,7 +7,7 @@ use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf, SkStorage};
 use aya::{Ebpf, EbpfLoader};
 use lockgate_abi::{
-    Exec, Flow, Key4, Key6, Listener, Origin, Process, VERSION, globals, lost, maps,
+    Exec, Flow, Key4, Key6, Listener, Origin, Process, VERSION, exempt, globals, lost, maps,
 };
 
 use crate::attach::{attach_all, fork_child_pid, pin_all};
@@ -158,7 +158,7 @@ impl Kernel {
             protected6: open!(LpmTrie, maps::PROTECTED6),
             listeners: open!(HashMap, maps::LISTENERS),
             listener_ports: open!(HashMap, maps::LISTENER_PORTS),
-            exemptions: Exemptions(Arc::new(Mutex::new(open!(SkStorage, maps::EXEMPT)))),
+            exemptions: Exemptions::new(take(ebpf, maps::EXEMPT)?)?,
             flows: open!(HashMap, maps::FLOWS),
             processes: Arc::new(open!(HashMap, maps::PROCESSES)),
             lost: open!(PerCpuArray, maps::LOST),
@@ -390,35 +390,58 @@ impl Kernel {
 /// protected destinations. The mark is the kernel's, on the socket; nobody
 /// without the map can make it.
 #[derive(Clone)]
-pub struct Exemptions(Arc<Mutex<SkStorage<MapData, u8>>>);
+pub struct Exemptions {
+    map: Arc<Mutex<SkStorage<MapData, u8>>>,
+    /// The same map, for asking the kernel which sockets are in it.
+    fd: Arc<OwnedFd>,
+}
 
 impl Exemptions {
+    fn new(map: aya::maps::Map) -> Result<Self, KernelError> {
+        let failed = |source| KernelError::Map {
+            map: maps::EXEMPT,
+            source,
+        };
+        let aya::maps::Map::SkStorage(data) = &map else {
+            return Err(KernelError::Load("EXEMPT is no map of sockets".into()));
+        };
+        let fd = data.fd().as_fd().try_clone_to_owned();
+        Ok(Self {
+            fd: Arc::new(fd.map_err(|why| load_error(&why))?),
+            map: Arc::new(Mutex::new(SkStorage::try_from(map).map_err(failed)?)),
+        })
+    }
+
     /// Exempts `socket`.
     ///
     /// # Errors
     /// When the map cannot be written.
     pub fn grant(&self, socket: &impl AsRawFd) -> Result<(), KernelError> {
-        self.with(|map| map.insert(socket, 1, 0))
+        self.set(socket, exempt::GATE)
     }
 
-    /// Ends that, so that whoever gets the socket cannot connect it again to
-    /// anywhere else.
+    /// Leaves it the connection that it has, so that whoever gets the socket
+    /// cannot connect it again to anywhere else.
     ///
     /// # Errors
     /// When the map cannot be written.
-    pub fn revoke(&self, socket: &impl AsRawFd) -> Result<(), KernelError> {
-        self.with(|map| map.remove(socket))
+    pub fn settle(&self, socket: &impl AsRawFd) -> Result<(), KernelError> {
+        self.set(socket, exempt::DIALLED)
     }
 
-    fn with(
-        &self,
-        change: impl FnOnce(&mut SkStorage<MapData, u8>) -> Result<(), aya::maps::MapError>,
-    ) -> Result<(), KernelError> {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut map).map_err(|source| KernelError::Map {
-            map: maps::EXEMPT,
-            source,
-        })
+    fn set(&self, socket: &impl AsRawFd, state: u8) -> Result<(), KernelError> {
+        let mut map = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        map.insert(socket, state, 0)
+            .map_err(|source| KernelError::Map {
+                map: maps::EXEMPT,
+                source,
+            })
+    }
+}
+
+impl AsRawFd for Exemptions {
+    fn as_raw_fd(&self) -> i32 {
+        self.fd.as_raw_fd()
     }
 }
 

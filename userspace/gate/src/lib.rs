@@ -13,6 +13,7 @@
 //! lease      says to the kernel that lockgate is alive
 //! namespace  sockets made inside a network namespace
 //! attest     from what the kernel recorded to an origin
+//! earlier    connections that were there before the programs
 //! execs      each new image, looked at as it starts
 //! proc       what /proc says
 //! hash       what an executable contains
@@ -26,6 +27,7 @@ mod attach;
 mod attest;
 mod cgroup;
 mod dial;
+mod earlier;
 mod execs;
 mod hash;
 mod inbox;

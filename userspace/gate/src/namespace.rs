@@ -1,6 +1,9 @@
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -55,6 +58,26 @@ impl Namespace {
         Self::with(path.into(), Some(Arc::new(file)))
     }
 
+    /// Those of all processes there are, the gate's own left out.
+    pub(crate) fn of_processes() -> Vec<Self> {
+        let Ok(own) = std::fs::metadata("/proc/self/ns/net") else {
+            return Vec::new();
+        };
+        let mut known = HashSet::from([own.ino()]);
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let path = entry.path().join("ns/net");
+            // What is no process, or has gone, has none.
+            let Ok(file) = std::fs::metadata(&path) else {
+                continue;
+            };
+            if known.insert(file.ino()) {
+                found.extend(Self::open(&path).ok());
+            }
+        }
+        found
+    }
+
     fn with(name: PathBuf, file: Option<Arc<File>>) -> Result<Self, NamespaceError> {
         let mut namespace = Self {
             name,
@@ -81,7 +104,14 @@ impl Namespace {
 
     /// A TCP socket that belongs to this namespace, wherever it is used.
     pub fn socket(&self, domain: Domain) -> io::Result<Socket> {
-        let make = || Socket::new(domain, Type::STREAM, None);
+        self.inside(|| Socket::new(domain, Type::STREAM, None))
+    }
+
+    /// Runs `make` inside the namespace.
+    pub(crate) fn inside<T: Send>(
+        &self,
+        make: impl FnOnce() -> io::Result<T> + Send,
+    ) -> io::Result<T> {
         let Some(file) = &self.file else {
             return make();
         };
@@ -106,7 +136,7 @@ impl Namespace {
     }
 }
 
-/// The listeners of one namespace, on ports of the kernel's choice.
+/// The listeners of one namespace, on ports that nobody else gets.
 #[derive(Debug)]
 pub struct Listeners {
     /// On 127.0.0.1.
@@ -152,15 +182,60 @@ fn listen(
     let unusable = |source| namespace.unusable(source);
     let socket = namespace.socket(domain).map_err(unusable)?;
     exemptions.grant(&socket)?;
-    let address: SocketAddr = match domain {
-        Domain::IPV4 => (Ipv4Addr::LOCALHOST, 0).into(),
-        _ => (Ipv6Addr::LOCALHOST, 0).into(),
+    let ip: IpAddr = match domain {
+        Domain::IPV4 => Ipv4Addr::LOCALHOST.into(),
+        _ => Ipv6Addr::LOCALHOST.into(),
     };
     if domain == Domain::IPV6 {
         socket.set_only_v6(true).map_err(unusable)?;
     }
-    socket.bind(&address.into()).map_err(unusable)?;
+    let chosen = namespace.inside(chosen_ports).map_err(unusable)?;
+    let mut result = Err(io::ErrorKind::AddrInUse.into());
+    for port in candidates(&chosen) {
+        result = socket.bind(&SocketAddr::new(ip, port).into());
+        if !matches!(&result, Err(error) if error.kind() == io::ErrorKind::AddrInUse) {
+            break;
+        }
+    }
+    result.map_err(unusable)?;
     socket.listen(BACKLOG).map_err(unusable)?;
     socket.set_nonblocking(true).map_err(unusable)?;
     Ok(socket.into())
+}
+
+/// What listen(2) and connect(2) choose from for a socket that was not bound.
+/// No bind hook sees that, so one who waits for a listener's port to become
+/// free would get it.
+fn chosen_ports() -> io::Result<RangeInclusive<u16>> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let mut ends = text.split_ascii_whitespace().map(str::parse);
+    match (ends.next(), ends.next()) {
+        (Some(Ok(first)), Some(Ok(last))) => Ok(first..=last),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Ports for a listener, the best first: above what is chosen from, where few
+/// services are; below it; and, where that leaves nothing, the kernel's choice.
+/// The same in every namespace, since a listener's port is refused in all.
+fn candidates(chosen: &RangeInclusive<u16>) -> impl Iterator<Item = u16> {
+    /// Up to here a port needs a right of its own.
+    const PRIVILEGED: u16 = 1023;
+    let above = chosen.end().checked_add(1).map(|first| first..=u16::MAX);
+    let below = (PRIVILEGED + 1..*chosen.start()).rev();
+    above.into_iter().flatten().chain(below).chain([0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_is_not_where_the_kernel_chooses_ports() {
+        let first = |range| candidates(&range).next();
+        assert_eq!(first(32768..=60999), Some(61000));
+        assert_eq!(first(32768..=65535), Some(32767));
+        assert_eq!(first(1024..=65535), Some(0), "there is no other");
+        assert_eq!(candidates(&(32768..=60999)).count(), 4536 + 31744 + 1);
+    }
 }

@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use lockgate_config::{Bundle, Host};
@@ -56,6 +56,21 @@ impl Protected {
             }
         }
         Ok(protected)
+    }
+
+    /// Whether a connection to `peer` is a client's to a protected destination.
+    pub(crate) fn covers(&self, peer: SocketAddr) -> bool {
+        let net = |length| IpNet::new(peer.ip(), length).map(|net| net.network());
+        (0..=IpNet::from(peer.ip()).max_prefix_len()).any(|length| match net(length) {
+            Ok(IpAddr::V4(ip)) => self.v4.contains(&(length, peer.port(), ip.octets())),
+            Ok(IpAddr::V6(ip)) => self.v6.contains(&(length, peer.port(), ip.octets())),
+            Err(_) => false,
+        })
+    }
+
+    /// Whether all of `other` is in it.
+    pub(crate) fn holds(&self, other: &Self) -> bool {
+        self.v4.is_superset(&other.v4) && self.v6.is_superset(&other.v6)
     }
 
     fn add(&mut self, net: IpNet, port: u16) {
@@ -122,6 +137,18 @@ mod tests {
         assert!(protected.v4.contains(&(0, 6379, [0; 4])));
         assert!(protected.v6.contains(&(0, 6379, [0; 16])));
         assert_eq!(protected.v6.len(), 2);
+        for (peer, covered) in [
+            ("10.0.3.77:5432", true),
+            ("10.0.4.77:5432", false),
+            ("10.0.3.77:5433", false),
+            ("10.1.1.1:5433", true),
+            ("192.0.2.1:6379", true),
+            ("[fd00::1]:5432", true),
+            ("[fd00::2]:5432", false),
+            ("[fd00::2]:6379", true),
+        ] {
+            assert_eq!(protected.covers(peer.parse().unwrap()), covered, "{peer}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use crate::attest::Attestor;
 use crate::cgroup::Attached;
 use crate::dial::Dialler;
+use crate::earlier::Earlier;
 use crate::execs::watch_execs;
 use crate::inbox::{Event, accept};
 use crate::kernel::Kernel;
@@ -29,6 +30,8 @@ pub(crate) struct Running {
     pub(crate) dialler: Dialler,
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) listening: Vec<tokio::task::AbortHandle>,
+    /// Connections that were there before their destination was protected.
+    pub(crate) ended: usize,
 }
 
 impl Running {
@@ -64,8 +67,10 @@ impl Running {
             dialler,
             namespaces,
             listening: Vec::new(),
+            ended: 0,
         };
         running.listen(events)?;
+        running.end_earlier();
         Ok(running)
     }
 
@@ -77,7 +82,11 @@ impl Running {
             protected,
             namespaces: _,
         } = prepared;
+        let is_more = !self.kernel.protected().holds(&protected);
         self.kernel.protect(&protected)?;
+        if is_more {
+            self.end_earlier();
+        }
         if self.bundle.config.workloads != bundle.config.workloads {
             self.attestor.look_for(&bundle.config.workloads);
         }
@@ -87,6 +96,35 @@ impl Running {
         self.bundle = bundle;
         self.workloads = workloads;
         Ok(())
+    }
+
+    /// Ends connections that the hooks did not see. One that cannot be ended
+    /// stays direct, which is said.
+    fn end_earlier(&mut self) {
+        let earlier = Earlier {
+            protected: self.kernel.protected(),
+            exemptions: &self.kernel.exemptions(),
+            cgroup: &self.cgroup,
+        };
+        let host = self.namespaces.first().cloned();
+        let mut ended = 0;
+        for namespace in host.into_iter().chain(Namespace::of_processes()) {
+            match earlier.end(&namespace) {
+                Ok(count) => ended += count,
+                Err(error) => tracing::warn!(
+                    namespace = %namespace.name().display(),
+                    %error,
+                    "connections from before cannot be ended; end their programs"
+                ),
+            }
+        }
+        if ended > 0 {
+            tracing::warn!(
+                ended,
+                "connections that were open before their destination was protected"
+            );
+        }
+        self.ended += ended;
     }
 
     /// Opens the listeners of every namespace and tells the kernel of them.

@@ -503,6 +503,7 @@ impl Service {
                 .collect();
             status["lease_held"] = running.lease.is_held().into();
             status["links"] = running.kernel.links().into();
+            status["ended"] = running.ended.into();
             status["kernel_lost"] = running.kernel.lost_refusals().into();
             status["kernel_lost_execs"] = running.kernel.lost_execs().into();
             status["protected_v4"] = protected.v4.len().into();

@@ -99,7 +99,7 @@ fn trouble(status: &Value) -> Option<String> {
 }
 
 /// One family per line: name, type, help, where its value is.
-const SINGLE: [(&str, &str, &str, &str); 17] = [
+const SINGLE: [(&str, &str, &str, &str); 18] = [
     (
         "lockgate_lease_held",
         "gauge",
@@ -129,6 +129,12 @@ const SINGLE: [(&str, &str, &str, &str); 17] = [
         "counter",
         "Clients that came without a redirect and were reset.",
         "/gate/stray",
+    ),
+    (
+        "lockgate_connections_ended_total",
+        "counter",
+        "Connections that were open before their destination was protected.",
+        "/gate/ended",
     ),
     (
         "lockgate_kernel_events_lost_total",

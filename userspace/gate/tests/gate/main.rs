@@ -3,6 +3,7 @@
 //! root.
 
 mod attest;
+mod bypass;
 mod field;
 mod redirect;
 mod service;

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use lockgate_abi::{INET, INET6};
+use lockgate_abi::{INET, INET6, Listener};
 use lockgate_gate::Listeners;
 
 use crate::field::{EPERM, Field, accept, connect, outcome};
@@ -122,10 +122,14 @@ fn nobody_takes_a_listeners_port() {
     assert_eq!(outcome(&field, &code), EPERM, "while it is taken");
     drop(listeners);
     assert_eq!(outcome(&field, &code), EPERM, "while it is free");
-    // By luck: every port but this one is used up for binds to port 0.
+    // By luck: on hosts that choose from all ports, a listener's is among them.
+    let chosen = TcpListener::bind("127.0.0.83:0").unwrap();
+    let port4 = chosen.local_addr().unwrap().port();
+    drop(chosen);
+    let listener = Listener { port4, port6: 0 };
+    field.kernel.listen(&[(host.cookie(), listener)]).unwrap();
     let lucky = format!(
-        "open('/proc/sys/net/ipv4/ip_local_port_range').read()
-s=socket.socket();s.setsockopt(socket.IPPROTO_IP,51,struct.pack('HH',{port},{port}))
+        "s=socket.socket();s.setsockopt(socket.IPPROTO_IP,51,struct.pack('HH',{port4},{port4}))
 s.bind(('127.0.0.1',0))"
     );
     assert_eq!(outcome(&field, &lucky), EPERM, "by luck");

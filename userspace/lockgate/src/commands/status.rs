@@ -29,7 +29,7 @@ pub(crate) fn status(config: &Path, json: Json) -> anyhow::Result<Exit> {
     );
     let held = at("/gate/lease_held").as_bool() == Some(true);
     println!(
-        "kernel   {} programs attached, {}; {} redirected, {} refused by the kernel, {} stray",
+        "kernel   {} programs attached, {}; {} redirected, {} refused by the kernel, {} stray, {} ended",
         number("/gate/links"),
         if held {
             "redirecting"
@@ -44,6 +44,7 @@ pub(crate) fn status(config: &Path, json: Json) -> anyhow::Result<Exit> {
                 .filter_map(Value::as_u64)
                 .sum::<u64>()),
         number("/gate/stray"),
+        number("/gate/ended"),
     );
     println!(
         "record   {} events stored, spool {} of {} segments{}",
