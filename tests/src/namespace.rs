@@ -62,6 +62,11 @@ impl Namespace {
         &self.name
     }
 
+    /// The host's end of its cable.
+    pub fn host_link(&self) -> &str {
+        &self.host_link
+    }
+
     /// Its file, for the agent's `kernel.namespaces`.
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)

@@ -25,6 +25,7 @@ const PACKAGES: &[&str] = &[
     "libclang-dev",
     "libpostgresql-jdbc-java",
     "make",
+    "nftables",
     "openssh-client",
     "openssh-server",
     "openssl",

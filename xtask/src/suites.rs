@@ -56,7 +56,20 @@ impl Suite {
                 // A line per attack.
                 "--nocapture",
             ],
-            Self::Bypass => &["-p", "lockgate-gate", "--test", "kernel"],
+            Self::Bypass => &[
+                "-p",
+                "lockgate-gate",
+                "-p",
+                "lockgate-tests",
+                "--test",
+                "gate",
+                "--test",
+                "e2e",
+                "--",
+                "bypass::",
+                // A line per way.
+                "--nocapture",
+            ],
             // All of the package, since one client is an example of it.
             Self::Clients => &["-p", "lockgate-tests", "--", "clients::", "trust::"],
             Self::BadInput => &[

@@ -254,10 +254,12 @@ fn what_is_not_protected_is_not_touched() {
     let stage = Stage::new();
     let name = stage.postgres.namespace().name();
     let mut other = std::process::Command::new("ip")
-        .args(["netns", "exec", name, "python3", "-c", "import socket\ns=socket.create_server(('',5433))\nc,a=s.accept();c.sendall(a[0].encode())"])
+        .args(["netns", "exec", name, "python3", "-uc", "import socket\ns=socket.create_server(('',5433));print('up')\nc,a=s.accept();c.sendall(a[0].encode())"])
+        .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let up = other.stdout.as_mut().unwrap();
+    up.read_exact(&mut [0; 3]).unwrap();
     let program = "import socket,sys\ns=socket.create_connection((sys.argv[1],5433),timeout=5);print(s.recv(99).decode())";
     let output = stage
         .report

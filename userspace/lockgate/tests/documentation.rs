@@ -1,4 +1,5 @@
-//! docs/policies.md, run: what it shows is what the commands print.
+//! docs/policies.md, run: what it shows is what the commands print. SECURITY.md:
+//! what it names is there.
 
 use std::fs;
 use std::path::Path;
@@ -87,5 +88,41 @@ fn the_page_of_policies_shows_what_its_commands_print() {
             written.contains(&block),
             "docs/policies.md:{line} is not in workloads.cedar"
         );
+    }
+}
+
+#[test]
+fn each_test_that_security_md_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut sources = String::new();
+    for folder in ["tests/tests", "userspace/gate/tests"] {
+        read_all(&root.join(folder), &mut sources);
+    }
+    let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let mut named = 0;
+    let mut in_table = false;
+    for line in text.lines() {
+        let last = line.trim_end_matches('|').rsplit('|').next().unwrap_or("");
+        in_table = line.starts_with('|') && (in_table || last.trim() == "test");
+        if !in_table {
+            continue;
+        }
+        for test in last.split('`').skip(1).step_by(2) {
+            named += 1;
+            let there = sources.contains(&format!("fn {test}("));
+            assert!(there, "SECURITY.md names `{test}`, which is no test");
+        }
+    }
+    assert!(named > 40, "{named} tests are named");
+}
+
+fn read_all(folder: &Path, sources: &mut String) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            read_all(&path, sources);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            sources.push_str(&fs::read_to_string(path).unwrap());
+        }
     }
 }
