@@ -1,10 +1,11 @@
-//! What end-to-end tests, the demo and the benchmark stand on: network
-//! namespaces, real servers, an agent of their own, workloads in cgroups. Each
-//! thing is removed when it is dropped. All of it needs root.
+//! What tests, the demo and the benchmark stand on: real servers, network
+//! namespaces, an agent of their own, workloads in cgroups. Each thing is
+//! removed when it is dropped. All but a [`Cluster`] needs root.
 #![forbid(unsafe_code)]
 
 mod agent;
 mod clickhouse;
+mod cluster;
 mod namespace;
 mod paused;
 mod postgres;
@@ -15,6 +16,7 @@ mod workload;
 
 pub use agent::{Agent, AgentConfig};
 pub use clickhouse::ClickHouse;
+pub use cluster::Cluster;
 pub use namespace::Namespace;
 pub use paused::Paused;
 pub use postgres::{Postgres, PostgresConfig};

@@ -1,13 +1,9 @@
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 
-use anyhow::{Context, Result, bail};
-use tempfile::TempDir;
+use anyhow::Result;
 
-use crate::{Namespace, Output, run, sh};
+use crate::{Cluster, Namespace, sh};
 
 /// How a server is set up.
 #[derive(Clone, Debug)]
@@ -18,6 +14,8 @@ pub struct PostgresConfig {
     pub settings: String,
     /// Offer TLS with a certificate for this name, by a CA of the test's.
     pub tls_name: Option<String>,
+    /// What the database `shop` is made of.
+    pub shop: &'static str,
 }
 
 impl Default for PostgresConfig {
@@ -26,6 +24,7 @@ impl Default for PostgresConfig {
             hba: "host all all all scram-sha-256\n".into(),
             settings: String::new(),
             tls_name: None,
+            shop: SHOP,
         }
     }
 }
@@ -35,44 +34,16 @@ impl Default for PostgresConfig {
 /// by a unix socket: tests ask the server itself what happened.
 #[derive(Debug)]
 pub struct Postgres {
-    dir: TempDir,
+    // Ended before the namespace that it is in.
+    cluster: Cluster,
     namespace: Namespace,
 }
 
-/// Where Debian has the newest server.
-pub(crate) fn bin() -> Result<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
-        .context("no PostgreSQL here; run `cargo xtask setup`")?
-        .flatten()
-        .map(|entry| entry.path().join("bin"))
-        .filter(|bin| bin.join("postgres").exists())
-        .collect();
-    found.sort();
-    found
-        .pop()
-        .context("no PostgreSQL here; run `cargo xtask setup`")
-}
+impl Deref for Postgres {
+    type Target = Cluster;
 
-/// A cluster that was initialised once and is copied for each server.
-fn template() -> Result<&'static Path> {
-    static TEMPLATE: OnceLock<Result<TempDir, String>> = OnceLock::new();
-    let made = TEMPLATE.get_or_init(|| {
-        let make = || {
-            let dir = tempfile::Builder::new().prefix(&format!("lockgate-pg-template-{}-", std::process::id())).tempdir()?;
-            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
-            let (at, bin) = (dir.path().display(), bin()?);
-            sh(&format!(
-                "mkdir {at}/data; chown postgres {at}/data
-                 runuser -u postgres -- {}/initdb -D {at}/data -A trust -U postgres -E UTF8 --no-locale -N >/dev/null",
-                bin.display()
-            ))?;
-            Ok::<_, anyhow::Error>(dir)
-        };
-        make().map_err(|error| format!("{error:#}"))
-    });
-    match made {
-        Ok(dir) => Ok(dir.path()),
-        Err(error) => bail!("{error}"),
+    fn deref(&self) -> &Cluster {
+        &self.cluster
     }
 }
 
@@ -99,56 +70,23 @@ impl Postgres {
 
     /// Starts one in `namespace`, on port 5432 of its addresses.
     pub fn start_in(namespace: Namespace, config: &PostgresConfig) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("lockgate-pg-").tempdir()?;
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
-        let at = dir.path().display();
-        sh(&format!(
-            "cp -a {}/data {at}/data; mkdir {at}/socket; chown postgres {at}/socket",
-            template()?.display()
-        ))?;
-        let data = dir.path().join("data");
-        fs::write(
-            data.join("pg_hba.conf"),
-            format!("local all all trust\n{}", config.hba),
-        )?;
+        let cluster = Cluster::make(Some(namespace.name().to_owned()))?;
         let tls = match &config.tls_name {
             None => "",
             Some(name) => {
-                make_certificates(dir.path(), name)?;
+                make_certificates(cluster.dir(), name)?;
                 "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n"
             }
         };
-        let mut settings = fs::read_to_string(data.join("postgresql.conf"))?;
-        settings.push_str(&format!(
-            "\nlisten_addresses = '*'\nport = 5432\nunix_socket_directories = '{at}/socket'\nfsync = off\nmax_connections = 200\n{tls}{}\n",
+        let settings = format!(
+            "listen_addresses = '*'\nport = 5432\n{tls}{}\n",
             config.settings
-        ));
-        fs::write(data.join("postgresql.conf"), settings)?;
-        let server = Self { dir, namespace };
-        server.control("start")?;
-        server.admin("postgres", "create database shop")?;
-        server.admin("shop", SHOP)?;
-        Ok(server)
-    }
-
-    fn control(&self, what: &str) -> Result<()> {
-        let at = self.dir.path().display();
-        let started = sh(&format!(
-            "ip netns exec {} runuser -u postgres -- {}/pg_ctl -D {at}/data -l {at}/socket/log -w -t 30 -m fast {what} >/dev/null",
-            self.namespace.name(),
-            bin()?.display()
-        ));
-        started.with_context(|| self.log()).map(drop)
-    }
-
-    /// Stops it; [`Postgres::resume`] starts it again.
-    pub fn stop(&self) -> Result<()> {
-        self.control("stop")
-    }
-
-    /// Starts it again.
-    pub fn resume(&self) -> Result<()> {
-        self.control("start")
+        );
+        cluster.configure(&config.hba, &settings)?;
+        cluster.resume()?;
+        cluster.admin("postgres", "create database shop")?;
+        cluster.admin("shop", config.shop)?;
+        Ok(Self { cluster, namespace })
     }
 
     /// Address of the server.
@@ -166,39 +104,9 @@ impl Postgres {
         &self.namespace
     }
 
-    /// The folder of its socket, which is its own user's.
-    pub fn socket(&self) -> PathBuf {
-        self.dir.path().join("socket")
-    }
-
     /// The CA that signed its certificate.
     pub fn ca(&self) -> PathBuf {
-        self.dir.path().join("ca.crt")
-    }
-
-    /// Runs SQL as the superuser, past the network; what it returns, unaligned.
-    pub fn admin(&self, database: &str, sql: &str) -> Result<String> {
-        let output = self.admin_output(database, sql)?;
-        if !output.ok() {
-            bail!("`{sql}` failed: {}", output.stderr);
-        }
-        Ok(output.stdout.trim().to_owned())
-    }
-
-    fn admin_output(&self, database: &str, sql: &str) -> Result<Output> {
-        run(Command::new("psql")
-            .args([
-                "-XqAt",
-                "-v",
-                "ON_ERROR_STOP=1",
-                "-U",
-                "postgres",
-                "-d",
-                database,
-                "-h",
-            ])
-            .arg(self.dir.path().join("socket"))
-            .args(["-c", sql]))
+        self.dir().join("ca.crt")
     }
 
     /// How many rows a table of `shop` has.
@@ -206,24 +114,6 @@ impl Postgres {
         Ok(self
             .admin("shop", &format!("select count(*) from {table}"))?
             .parse()?)
-    }
-
-    /// The server's log.
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.path().join("socket/log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        let at = self.dir.path().display();
-        if let Ok(bin) = bin() {
-            // It may be stopped already.
-            let _ = sh(&format!(
-                "runuser -u postgres -- {}/pg_ctl -D {at}/data -w -m immediate stop >/dev/null 2>&1 || true",
-                bin.display()
-            ));
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::Path;
 
+use crate::cluster::end;
 use crate::sh;
 use crate::workload::{remove, v2_root};
 
@@ -28,14 +29,10 @@ pub fn sweep() {
     }
     let temporary = std::env::temp_dir();
     for name in names(&temporary) {
-        let pid = name
-            .strip_prefix("lockgate-pg-template-")
-            .and_then(|rest| rest.split_once('-'));
-        if pid
-            .and_then(|(pid, _)| pid.parse().ok())
-            .is_some_and(|pid| !alive(pid))
-        {
-            let _ = fs::remove_dir_all(temporary.join(name));
+        if pid_of_server(&name).is_some_and(|pid| !alive(pid)) {
+            let folder = temporary.join(name);
+            end(&folder);
+            let _ = fs::remove_dir_all(folder);
         }
     }
     let Ok(root) = v2_root() else { return };
@@ -70,13 +67,23 @@ fn pid_of_agent(name: &str) -> Option<u32> {
     pid.parse().ok()
 }
 
+/// `lockgate-pg-PID-` or `lockgate-pg-template-PID-`, and what makes it unique.
+fn pid_of_server(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix("lockgate-pg-")?;
+    let (pid, _) = rest
+        .strip_prefix("template-")
+        .unwrap_or(rest)
+        .split_once('-')?;
+    pid.parse().ok()
+}
+
 fn alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{pid_of_agent, pid_of_namespace};
+    use super::{pid_of_agent, pid_of_namespace, pid_of_server};
 
     #[test]
     fn only_what_a_run_names_is_swept() {
@@ -95,6 +102,11 @@ mod tests {
             pid_of_namespace(&format!("lg{:x}", (4711 << 6) + 5)),
             Some(4711)
         );
+        assert_eq!(pid_of_server("lockgate-pg-4711-x1Y2"), Some(4711));
+        assert_eq!(pid_of_server("lockgate-pg-template-4711-x1Y2"), Some(4711));
+        for other in ["lockgate-pg-x1Y2", "lockgate-agent-4711-x"] {
+            assert_eq!(pid_of_server(other), None, "{other}");
+        }
         for other in ["lgpg", "office", "lg", "lg3"] {
             assert_eq!(pid_of_namespace(other), None, "{other}");
         }

@@ -86,7 +86,7 @@ fn the_targets_own_certificate_is_shown_where_it_is_given() {
     let postgres =
         lockgate_tests::Postgres::start(&tls_server("hostssl all all all scram-sha-256\n"))
             .unwrap();
-    let folder = postgres.ca().parent().unwrap().join("data");
+    let folder = postgres.data();
     let own = sh("mktemp -d").unwrap();
     let own = own.trim();
     sh(&format!(

@@ -82,7 +82,7 @@ pub fn the_server_confirms_what_is_shown(server: &Server) {
     };
     let tags: Vec<Tag> = TAGGED.iter().map(tag).collect();
     let mut judge = Judge {
-        wire: Wire::connect(server.folder(), "judge"),
+        wire: Wire::connect(&server.folder(), "judge"),
         analyser: shop::analyser(),
         catalogue: server.catalogue("judge"),
         tags: Tags::new(&tags),

@@ -1,96 +1,30 @@
-//! A PostgreSQL server of the test's own, on a socket in its own folder.
+//! A PostgreSQL server of the test's own, in the words of this crate.
 
 mod wire;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use lockgate_sql::{Catalogue, Rows};
-use tempfile::TempDir;
+use lockgate_tests::Cluster;
 pub use wire::{Answer, Wire};
 
-const BIN: &str = "/usr/lib/postgresql/15/bin";
-
-pub struct Server {
-    folder: TempDir,
-    process: Child,
-}
+pub struct Server(Cluster);
 
 impl Server {
     /// Makes and starts one that logs every statement.
     pub fn start() -> Self {
-        let folder = TempDir::with_prefix("lockgate-sql-").expect("a temporary folder");
-        let is_root = std::fs::metadata("/proc/self").is_ok_and(|of| {
-            use std::os::unix::fs::MetadataExt;
-            of.uid() == 0
-        });
-        if is_root {
-            run(Command::new("chown").arg("postgres:").arg(folder.path()));
-        }
-        // PostgreSQL refuses to run as root.
-        let postgres = |program: &str| {
-            let program = format!("{BIN}/{program}");
-            if !is_root {
-                return Command::new(program);
-            }
-            let mut command = Command::new("setpriv");
-            command
-                .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
-                .arg(program);
-            command
-        };
-        let data = folder.path().join("data");
-        run(postgres("initdb")
-            .args([
-                "--auth=trust",
-                "--no-sync",
-                "--encoding=UTF8",
-                "--locale=C",
-                "-U",
-                "postgres",
-                "-D",
-            ])
-            .arg(&data)
-            .stdout(Stdio::null()));
-        let process = postgres("postgres")
-            .arg("-D")
-            .arg(&data)
-            .arg("-k")
-            .arg(folder.path())
-            .args(["-F", "-c", "listen_addresses=", "-c", "log_statement=all"])
-            .args([
-                "-c",
-                "log_destination=jsonlog",
-                "-c",
-                "logging_collector=on",
-            ])
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("postgres starts");
-        let server = Self { folder, process };
-        let start = Instant::now();
-        while server.try_rows("postgres", "select 1").is_none() {
-            assert!(
-                start.elapsed() < Duration::from_secs(60),
-                "the server does not answer"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        server
+        let settings = "log_statement = all\nlog_destination = jsonlog\nlogging_collector = on";
+        Self(Cluster::start(settings).expect("a server"))
     }
 
     /// Where its socket is.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    pub fn folder(&self) -> PathBuf {
+        self.0.socket()
     }
 
     pub fn client(&self, program: &str) -> Command {
-        let mut command = Command::new(format!("{BIN}/{program}"));
-        command
-            .env("PGHOST", self.folder.path())
-            .env("PGUSER", "postgres")
-            .env_remove("PGPORT");
+        let mut command = self.0.client(program).expect("its programs");
         command.stdin(Stdio::null());
         command
     }
@@ -190,21 +124,6 @@ impl Server {
     }
 
     fn log(&self) -> PathBuf {
-        self.folder.path().join("data/log")
+        self.0.data().join("log")
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // SIGQUIT: at once, and the server cleans up after itself.
-        let _ = Command::new("kill")
-            .args(["-QUIT", &self.process.id().to_string()])
-            .status();
-        let _ = self.process.wait();
-    }
-}
-
-fn run(command: &mut Command) {
-    let status = command.status().expect("the program runs");
-    assert!(status.success(), "{command:?} failed");
 }

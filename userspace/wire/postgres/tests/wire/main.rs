@@ -7,7 +7,6 @@ mod interleavings;
 mod login;
 mod message;
 mod model;
-mod postgres;
 mod real_server;
 mod relay;
 mod session;

@@ -6,12 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use lockgate_tests::Cluster;
 use lockgate_wire_postgres::{
     LoginEvent, LoginRequest, Relay, RelaySettings, Request, ResponseEvent, UpstreamLogin,
 };
 
 use crate::message::*;
-use crate::postgres::Postgres;
 use crate::session::{denial, nonce, summary};
 
 /// A client, the relay, a session at the server.
@@ -26,8 +26,9 @@ struct Session {
 }
 
 impl Session {
-    fn new(server: &Postgres) -> Self {
-        let mut socket = UnixStream::connect(server.socket()).expect("a connection");
+    fn new(server: &Cluster) -> Self {
+        let mut socket =
+            UnixStream::connect(server.socket().join(".s.PGSQL.5432")).expect("a connection");
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
             .expect("a timeout");
@@ -177,7 +178,7 @@ fn extended(text: &str) -> Vec<u8> {
 /// One test, so that one server serves all of it and ends with it.
 #[test]
 fn against_a_real_server() {
-    let server = Postgres::start();
+    let server = Cluster::start("").expect("a server");
     a_denial_leaves_the_session_as_the_server_itself_would(&server);
     a_pipeline_keeps_its_order_around_a_denial(&server);
     copy_goes_both_ways_and_can_be_ended(&server);
@@ -189,7 +190,7 @@ fn against_a_real_server() {
     a_question_leaves_everything_as_it_was(&server);
 }
 
-fn a_denial_leaves_the_session_as_the_server_itself_would(server: &Postgres) {
+fn a_denial_leaves_the_session_as_the_server_itself_would(server: &Cluster) {
     let mut s = Session::new(server);
     assert_eq!(s.ask(&[query("CREATE TABLE t (a int)")], 1), "C ZI");
 
@@ -260,7 +261,7 @@ fn a_denial_leaves_the_session_as_the_server_itself_would(server: &Postgres) {
     }
 }
 
-fn a_pipeline_keeps_its_order_around_a_denial(server: &Postgres) {
+fn a_pipeline_keeps_its_order_around_a_denial(server: &Cluster) {
     let mut s = Session::new(server);
     let seen = s.ask(
         &[
@@ -317,7 +318,7 @@ fn a_pipeline_keeps_its_order_around_a_denial(server: &Postgres) {
     assert_eq!(seen, "E42501 ZI 2 D C ZI");
 }
 
-fn copy_goes_both_ways_and_can_be_ended(server: &Postgres) {
+fn copy_goes_both_ways_and_can_be_ended(server: &Cluster) {
     let mut s = Session::new(server);
     s.ask(&[query("CREATE TEMP TABLE c (a int)")], 1);
     let rows = [copy_data(b"1\n2"), copy_data(b"\n3\n"), copy_done()].concat();
@@ -401,7 +402,7 @@ fn copy_goes_both_ways_and_can_be_ended(server: &Postgres) {
     assert_eq!(s.value("SELECT count(*) FROM c"), "12");
 }
 
-fn a_copy_that_a_trigger_stops_keeps_the_session(server: &Postgres) {
+fn a_copy_that_a_trigger_stops_keeps_the_session(server: &Cluster) {
     let mut s = Session::new(server);
     s.ask(
         &[query(
@@ -426,7 +427,7 @@ fn a_copy_that_a_trigger_stops_keeps_the_session(server: &Postgres) {
     assert_eq!(s.value("SELECT 2"), "2");
 }
 
-fn portals_are_suspended_described_closed_and_end_with_their_transaction(server: &Postgres) {
+fn portals_are_suspended_described_closed_and_end_with_their_transaction(server: &Cluster) {
     let mut s = Session::new(server);
     assert_eq!(s.ask(&[query("BEGIN")], 1), "C ZT");
     let seen = s.ask(
@@ -462,7 +463,7 @@ fn portals_are_suspended_described_closed_and_end_with_their_transaction(server:
     assert_eq!(s.ask(&[bind_plain("", "q"), sync()], 1), "E42501 ZI");
 }
 
-fn notices_notifications_and_parameters_pass(server: &Postgres) {
+fn notices_notifications_and_parameters_pass(server: &Cluster) {
     let mut s = Session::new(server);
     let seen = s.ask(
         &[query(
@@ -496,7 +497,7 @@ fn notices_notifications_and_parameters_pass(server: &Postgres) {
     assert_eq!(seen, "1 2 C E23505 ZI T D C ZI");
 }
 
-fn names_are_cut_by_the_server_and_so_not_taken(server: &Postgres) {
+fn names_are_cut_by_the_server_and_so_not_taken(server: &Cluster) {
     let mut s = Session::new(server);
     let name = "x".repeat(63);
     assert_eq!(
@@ -508,7 +509,7 @@ fn names_are_cut_by_the_server_and_so_not_taken(server: &Postgres) {
     );
 }
 
-fn sql_can_give_a_name_that_parse_gave(server: &Postgres) {
+fn sql_can_give_a_name_that_parse_gave(server: &Cluster) {
     let renaming = query("DEALLOCATE r; PREPARE r AS SELECT 2");
     let run = [bind_plain("", "r"), execute("", 0), sync()].concat();
     let mut s = Session::new(server);
@@ -519,7 +520,7 @@ fn sql_can_give_a_name_that_parse_gave(server: &Postgres) {
     assert!(s.read(b'Z', 1).contains(&(b'D', row_body(b"2"))));
 }
 
-fn a_question_leaves_everything_as_it_was(server: &Postgres) {
+fn a_question_leaves_everything_as_it_was(server: &Cluster) {
     let mut s = Session::new(server);
     assert_eq!(s.ask(&[parse("", "SELECT 7"), sync()], 1), "1 ZI");
     for (question, expected) in [
