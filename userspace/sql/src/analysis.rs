@@ -5,6 +5,7 @@ use lockgate_command::Refusal;
 use pg_query::protobuf::ScanToken;
 
 use crate::Reading;
+use crate::catalogue::FIRST_OF_USERS;
 use crate::lineage::Lineage;
 use crate::names::Need;
 use crate::{lineage, prescan, shape, template, walk};
@@ -16,7 +17,7 @@ pub struct Analysis {
     pub(crate) shape: Option<Arc<str>>,
     pub(crate) refusal: Option<Refusal>,
     pub(crate) facts: Facts,
-    pub(crate) lineage: Option<Lineage>,
+    pub(crate) lineage: Option<Arc<Lineage>>,
     prepares: Vec<(String, Arc<Analysis>)>,
 }
 
@@ -98,6 +99,25 @@ impl Analysis {
         self.facts.late
     }
 
+    /// The same text, where Parse says by their oids of what types its parameters
+    /// are: Bind makes values of them, which may run code. None if that adds
+    /// nothing, since all of them are PostgreSQL's own.
+    pub fn taking(&self, types: &[u32]) -> Option<Self> {
+        let of_users = |oid: &&u32| **oid >= FIRST_OF_USERS;
+        let mut types = types.iter().filter(of_users).peekable();
+        types.peek()?;
+        let mut facts = self.facts.clone();
+        let needs = types.map(|oid| Need::TypeByOid(*oid));
+        facts.needs.extend(needs);
+        Some(Self {
+            shape: self.shape.clone(),
+            refusal: self.refusal.clone(),
+            facts,
+            lineage: self.lineage.clone(),
+            prepares: self.prepares.clone(),
+        })
+    }
+
     /// Reads `text`. Runs on a parse thread: a deep tree needs a deep stack.
     pub(crate) fn read(text: &[u8], reading: Reading, statement_bytes: usize) -> Self {
         match read(text, reading, statement_bytes) {
@@ -116,7 +136,7 @@ impl Analysis {
                     prepares: parts
                         .map(|(name, facts)| (name, Arc::new(part(facts))))
                         .collect(),
-                    lineage,
+                    lineage: lineage.map(Arc::new),
                     ..part(facts)
                 }
             }

@@ -14,7 +14,7 @@ use crate::builtin::FunctionClass;
 pub type Rows = Vec<Vec<Option<String>>>;
 
 /// PostgreSQL's FirstNormalObjectId: what has a smaller oid came with it.
-const FIRST_OF_USERS: u32 = 16384;
+pub(crate) const FIRST_OF_USERS: u32 = 16384;
 
 /// What a decision needs to know of one database: which names there are, and
 /// which of them run somebody's code. Everything that is not PostgreSQL's own
@@ -153,9 +153,16 @@ struct Others {
     types: BTreeMap<String, BTreeSet<String>>,
     /// Those that cannot: enums, plain domains, composites of such.
     harmless_types: BTreeMap<String, BTreeSet<String>>,
+    /// The schema of each type whose input may run such code, none for those
+    /// that cannot, by oid.
+    types_by_oid: HashMap<u32, Option<String>>,
     collations: BTreeMap<String, BTreeSet<String>>,
     event_triggers: BTreeSet<String>,
 }
+
+/// It is temporary, or newer than the catalogue.
+#[derive(Debug)]
+pub(crate) struct UnknownType;
 
 /// The form that travels between processes; the indexes are made anew.
 #[derive(Serialize, Deserialize)]
@@ -320,14 +327,20 @@ impl Catalogue {
             }
         }
         let mut names = Others::default();
-        let mut harmless: BTreeMap<(String, String), bool> = BTreeMap::new();
-        for (kind, schema, name, pure) in read("names", others, |row| {
-            let [kind, schema, name, run] = texts(row)?;
-            let pure = code.is_pure(run);
-            Ok((kind.to_owned(), schema.to_owned(), name.to_owned(), pure))
+        let mut harmless: BTreeMap<(String, String, u32), bool> = BTreeMap::new();
+        for (kind, schema, name, pure, oid) in read("names", others, |row| {
+            let [kind, schema, name, run, oid] = texts(row)?;
+            let (pure, oid) = (code.is_pure(run), number(oid)?);
+            Ok((
+                kind.to_owned(),
+                schema.to_owned(),
+                name.to_owned(),
+                pure,
+                oid,
+            ))
         })? {
             match kind.as_str() {
-                "type" => *harmless.entry((name, schema)).or_insert(true) &= pure,
+                "type" => *harmless.entry((name, schema, oid)).or_insert(true) &= pure,
                 "collation" => {
                     names.collations.entry(name).or_default().insert(schema);
                 }
@@ -337,7 +350,9 @@ impl Catalogue {
                 _ => {}
             }
         }
-        for ((name, schema), harmless) in harmless {
+        for ((name, schema, oid), harmless) in harmless {
+            let code = (!harmless).then(|| schema.clone());
+            names.types_by_oid.insert(oid, code);
             let types = match harmless {
                 true => &mut names.harmless_types,
                 false => &mut names.types,
@@ -516,6 +531,13 @@ impl Catalogue {
 
     pub(crate) fn harmless_types(&self, name: &str) -> impl Iterator<Item = &str> {
         schemas_of(&self.others.harmless_types, name)
+    }
+
+    /// The schema of the type if its input may run code, else none. An error if
+    /// there is no such type.
+    pub(crate) fn type_by_oid(&self, oid: u32) -> Result<Option<&str>, UnknownType> {
+        let known = self.others.types_by_oid.get(&oid).ok_or(UnknownType)?;
+        Ok(known.as_deref())
     }
 
     pub(crate) fn collations(&self, name: &str) -> impl Iterator<Item = &str> {

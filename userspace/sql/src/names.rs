@@ -51,6 +51,8 @@ pub(crate) enum Need {
     Operator(Name),
     /// A type that values are converted to.
     Type(Name),
+    /// The same by its oid.
+    TypeByOid(u32),
     /// A collation.
     Collation(Name),
 }
@@ -63,6 +65,7 @@ impl Need {
             | Self::Database(_)
             | Self::OtherDatabase(..)
             | Self::Schema(..)
+            | Self::TypeByOid(_)
             | Self::Attribute(_) => false,
             Self::InSchema(_, name)
             | Self::Relation(_, name)

@@ -322,6 +322,7 @@ impl<'a> Resolver<'a> {
             Need::Attribute(name) => self.attribute(name),
             Need::Operator(name) => self.operator(name),
             Need::Type(name) => self.type_(name),
+            Need::TypeByOid(oid) => self.type_by_oid(*oid),
             Need::Collation(name) => self.collation(name),
         }
     }

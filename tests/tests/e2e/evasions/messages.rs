@@ -46,10 +46,32 @@ fn call_with(oid: u32, argument: &str) -> Vec<u8> {
     message(b'F', &body)
 }
 
-/// All of them; `wipe` and `read` are the oids of wipe() and of
-/// pg_read_file(text).
+/// Parse with a parameter of this type, Bind with this value of it, in text.
+fn run_with(oid: u32, value: &str) -> Vec<u8> {
+    let types = [&[0, 1][..], &oid.to_be_bytes()].concat();
+    let length = (value.len() as u32).to_be_bytes();
+    let values = [&[0, 0, 0, 1][..], &length, value.as_bytes(), &[0, 0]].concat();
+    all(&[
+        message(b'P', &[text(""), text("select $1 is null"), types].concat()),
+        message(b'B', &[text(""), text(""), values].concat()),
+        execute("", 0),
+    ])
+}
+
+/// What a reader finds out from the catalogue.
+pub struct Oids {
+    pub wipe: u32,
+    pub read: u32,
+    /// A domain whose check calls wipe(), and types that are made of it.
+    pub domain: u32,
+    pub array: u32,
+    pub composite: u32,
+}
+
+/// All of them.
 #[rustfmt::skip]
-pub fn by_a_reader(wipe: u32, read: u32) -> Vec<Messages> {
+pub fn by_a_reader(oids: &Oids) -> Vec<Messages> {
+    let Oids { wipe, read, domain, array, composite } = *oids;
     vec![
         ("one message byte by byte", vec![Drip(query(DELETE)), Ready]),
         ("two messages in one segment", vec![Send(all(&[query("select 1"), query(DELETE)])), Ready, Ready]),
@@ -161,6 +183,9 @@ pub fn by_a_reader(wipe: u32, read: u32) -> Vec<Messages> {
         ("a parameter whose domain runs code", vec![Send(all(&[
             parse("", "select $1::guarded"),
             message(b'B', &[&text("")[..], &text(""), &[0, 0, 0, 1, 0, 0, 0, 1], b"1", &[0, 0]].concat()), execute("", 0), sync()])), Ready]),
+        ("a parameter of such a domain, by its oid", vec![Send(all(&[run_with(domain, "1"), sync()])), Ready]),
+        ("a parameter of an array of it", vec![Send(all(&[run_with(array, "{1}"), sync()])), Ready]),
+        ("a parameter of a composite with it", vec![Send(all(&[run_with(composite, "(1)"), sync()])), Ready]),
     ]
 }
 

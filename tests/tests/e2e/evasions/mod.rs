@@ -44,13 +44,19 @@ fn who_defines_neither_writes_nor_views_nor_runs_code() {
 fn messages_in_any_order_do_no_more_than_in_the_usual_one() {
     let mut field = Field::new();
     let mut number = |name: &str| {
-        let answer = field.admin(&format!("select '{name}'::regprocedure::oid"));
+        let answer = field.admin(&format!("select {name}::oid"));
         let row = answer.of(b'D')[0];
         String::from_utf8_lossy(&row[6..]).parse().unwrap()
     };
-    let (wipe, read) = (number("wipe()"), number("pg_read_file(text)"));
+    let oids = messages::Oids {
+        wipe: number("'wipe()'::regprocedure"),
+        read: number("'pg_read_file(text)'::regprocedure"),
+        domain: number("'guarded'::regtype"),
+        array: number("'guarded[]'::regtype"),
+        composite: number("'wrapped'::regtype"),
+    };
     let mut faults = Vec::new();
-    for (name, steps) in messages::by_a_reader(wipe, read) {
+    for (name, steps) in messages::by_a_reader(&oids) {
         field.run_messages(name, &steps, &mut faults);
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));

@@ -180,7 +180,7 @@ impl Session {
             match request {
                 None => break,
                 Some(Request::Query { text }) => self.query(text).await?,
-                Some(Request::Parse { text }) => self.parse(text).await?,
+                Some(Request::Parse { text, types }) => self.parse(text, &types).await?,
                 Some(Request::Bind {
                     candidates,
                     parameters,

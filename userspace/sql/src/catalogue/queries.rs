@@ -87,7 +87,7 @@ from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
     left join pg_extension e on e.oid = d.refobjid
 where o.oid >= 16384";
 
-/// Types, collations and event triggers; a type with each code that its input or output runs,
+/// Types, collations and event triggers, with their oids; a type with each code that its input or output runs,
 /// or with none. A base type runs its own functions; a domain those of its
 /// checks; a range those that it was made with. A cast by a function in a
 /// language for users makes its types run it, built-in ones only if both are; and
@@ -131,17 +131,18 @@ with recursive running(oid, code) as (
         select r.rngtypid from pg_range r where r.rngsubtype = s.oid
     ) as found
 )
-select 'type', n.nspname, t.typname, coalesce(r.code, '')
+select 'type', n.nspname, t.typname, coalesce(r.code, ''), t.oid
     from pg_type t join pg_namespace n on n.oid = t.typnamespace
     left join running r on r.oid = t.oid
     where (t.oid >= 16384 or r.oid is not null)
       and n.nspname !~ '^pg_(toast_)?temp_'
 union
-select 'collation', n.nspname, c.collname, ''
+select 'collation', n.nspname, c.collname, '', c.oid
     from pg_collation c join pg_namespace n on n.oid = c.collnamespace
     where c.oid >= 16384 and n.nspname <> 'pg_catalog'
 union
-select 'event trigger', '', evtname, evtfoid::text from pg_event_trigger where evtenabled <> 'D'";
+select 'event trigger', '', evtname, evtfoid::text, oid
+    from pg_event_trigger where evtenabled <> 'D'";
 
 /// What reading or writing a relation runs. A dependency on a function or
 /// operator is recorded only for what did not come with the server.

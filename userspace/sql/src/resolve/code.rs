@@ -5,7 +5,7 @@ use lockgate_command::{Resource, Verb};
 
 use super::{Resolver, UNKNOWN};
 use crate::builtin::{FunctionClass, function_class, is_operator, is_type};
-use crate::catalogue::is_system;
+use crate::catalogue::{UnknownType, is_system};
 use crate::names::Name;
 
 impl Resolver<'_> {
@@ -126,6 +126,14 @@ impl Resolver<'_> {
                     self.schema(Verb::Opaque, UNKNOWN);
                 }
             }
+        }
+    }
+
+    pub(super) fn type_by_oid(&mut self, oid: u32) {
+        match self.catalogue.type_by_oid(oid) {
+            Ok(None) => {}
+            Ok(Some(schema)) => self.schema(Verb::Opaque, schema),
+            Err(UnknownType) => self.schema(Verb::Opaque, UNKNOWN),
         }
     }
 

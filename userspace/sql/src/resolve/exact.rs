@@ -19,7 +19,7 @@ pub(super) fn resolve(
     session: &SessionNames,
     tags: &Tags,
 ) -> Option<Resolved> {
-    let lineage = analysis.lineage.as_ref()?;
+    let lineage = analysis.lineage.as_deref()?;
     let SearchPath::Known(path) = &session.search_path else {
         return None;
     };

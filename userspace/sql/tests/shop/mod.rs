@@ -152,11 +152,11 @@ pub fn catalogue() -> Catalogue {
         951 extra %% pg_trgm 1.6 905+=eqsel+=eqjoinsel
         952 extra %%% pg_trgm 1.6 900";
     let names = "
-        type public celsius 900
-        type public mood -
-        type public orders -
-        type extra label 905+=int4in
-        collation public german -";
+        type public celsius 900 20001
+        type public mood - 20002
+        type public orders - 20003
+        type extra label 905+=int4in 20004
+        collation public german - 20005";
     let code = "
         106 read 900
         107 write !";

@@ -140,7 +140,7 @@ impl Session {
                     self.allowed.insert(text.to_vec());
                     relay.allow_query(self.number, out);
                 }
-                Request::Parse { text } if !deny => {
+                Request::Parse { text, .. } if !deny => {
                     self.allowed.insert(text.to_vec());
                     relay.allow_parse(self.number, out);
                 }

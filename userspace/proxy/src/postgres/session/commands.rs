@@ -42,8 +42,12 @@ impl Session {
     /// A text is refused here already if its execution would be: the client
     /// hears of it where it prepares. What is permitted here is decided again
     /// at each Bind.
-    pub(super) async fn parse(&mut self, text: Bytes) -> Result<(), SessionError> {
-        let (analysis, resolved) = self.understand(&text).await?;
+    pub(super) async fn parse(&mut self, text: Bytes, types: &[u32]) -> Result<(), SessionError> {
+        let (mut analysis, mut resolved) = self.understand(&text).await?;
+        if let Some(taking) = analysis.taking(types) {
+            analysis = Arc::new(taking);
+            resolved = self.meaning(&analysis).await?;
+        }
         let text = TextId::of(&text);
         let prepared = Prepared { text, analysis };
         match self.judge.preview(&resolved.statement) {

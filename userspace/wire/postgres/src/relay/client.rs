@@ -163,8 +163,10 @@ impl<S: Clone> Relay<S> {
                 if body.len() != 4 * types {
                     return Err(length("Parse"));
                 }
+                let types = std::iter::from_fn(|| (!body.is_empty()).then(|| body.get_u32()));
+                let types = types.collect();
                 self.held = Some(Held::Parse { frame, name });
-                return Ok(Some(Request::Parse { text }));
+                return Ok(Some(Request::Parse { text, types }));
             }
             b'B' => {
                 let portal = Names::<u64>::own(&take_string(&mut body)?)?;

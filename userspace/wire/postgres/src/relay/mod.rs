@@ -98,6 +98,9 @@ pub enum Request<S> {
     Parse {
         /// The text, without its NUL.
         text: Bytes,
+        /// Types of its parameters by their oids, zero for what the server is to
+        /// find out. It makes such values of what Bind brings.
+        types: SmallVec<[u32; 4]>,
     },
     /// A prepared statement gets its parameters. This alone can run code.
     Bind {

@@ -88,7 +88,7 @@ impl Session {
             let ticket = self.next;
             let has = |text: &[u8], word: &str| String::from_utf8_lossy(text).contains(word);
             let denied = match &request {
-                Request::Query { text } | Request::Parse { text } => has(text, "secret"),
+                Request::Query { text } | Request::Parse { text, .. } => has(text, "secret"),
                 Request::Bind { candidates, .. } => {
                     if candidates.iter().any(|text| text.contains("stopped")) {
                         self.parameters.push(ticket);
@@ -106,7 +106,7 @@ impl Session {
                     .relay
                     .deny(Some(ticket), denial(), nonce(ticket), &mut out),
                 Request::Query { .. } => self.relay.allow_query(ticket, &mut out),
-                Request::Parse { text } => {
+                Request::Parse { text, .. } => {
                     let text = String::from_utf8_lossy(&text).into_owned();
                     self.relay.allow_parse(text, &mut out);
                 }

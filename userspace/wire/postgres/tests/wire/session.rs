@@ -89,7 +89,7 @@ impl Session {
                     false => self.relay.allow_query(ticket, out),
                 }
             }
-            Request::Parse { text } => {
+            Request::Parse { text, .. } => {
                 let text = String::from_utf8(text.to_vec()).expect("scripts are UTF-8");
                 match text.contains("secret") {
                     true => {
