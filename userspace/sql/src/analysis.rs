@@ -5,6 +5,7 @@ use lockgate_command::Refusal;
 use pg_query::protobuf::ScanToken;
 
 use crate::Reading;
+use crate::builtin::{converts_nothing, is_of_one_type};
 use crate::catalogue::FIRST_OF_USERS;
 use crate::lineage::Lineage;
 use crate::names::Need;
@@ -33,6 +34,9 @@ pub(crate) struct Facts {
     /// Whether columns are touched without their names: `*`, NATURAL JOIN,
     /// INSERT without a list.
     pub(crate) all_columns: bool,
+    /// Whether it makes arrays or rows of values, whole rows of relations among
+    /// them.
+    pub(crate) composes: bool,
     /// Whether the text has several statements.
     pub(crate) several: bool,
     /// Whether the meaning of unqualified names may be another afterwards.
@@ -63,6 +67,20 @@ impl Facts {
     /// Whether the text may touch a column of that name.
     pub(crate) fn may_touch(&self, column: &str) -> bool {
         self.all_columns || self.columns.contains(column) || !self.rows.is_disjoint(&self.columns)
+    }
+
+    /// Whether PostgreSQL may make a value of the type of a column that the text
+    /// does not name: of a literal beside an array, a row, or a function's
+    /// argument that may be anything. A domain's literals are made of the type that
+    /// it is over, by operators and wherever values of several types meet.
+    pub(crate) fn converts(&self) -> bool {
+        self.composes
+            || !self.rows.is_disjoint(&self.columns)
+            || self.needs.iter().any(|need| match need {
+                Need::Function(name) | Need::OtherFunction(name) => !converts_nothing(&name.name),
+                Need::Operator(name) => !is_of_one_type(&name.name),
+                _ => false,
+            })
     }
 }
 

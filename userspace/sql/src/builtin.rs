@@ -68,6 +68,75 @@ pub fn is_operator(name: &str) -> bool {
         || name == "!="
 }
 
+/// Whether PostgreSQL's operators of that name make no value of the type of a
+/// column, where that is a domain over a plain type: none takes an operand of
+/// any type together with an array or a range of it.
+pub(crate) fn is_of_one_type(name: &str) -> bool {
+    matches!(
+        name,
+        "=" | "<>"
+            | "!="
+            | "<"
+            | "<="
+            | ">"
+            | ">="
+            | "+"
+            | "-"
+            | "*"
+            | "/"
+            | "%"
+            | "~"
+            | "~*"
+            | "!~"
+            | "!~*"
+            | "~~"
+            | "~~*"
+            | "!~~"
+            | "!~~*"
+    )
+}
+
+/// The same of its functions: none takes several arguments of any type. There
+/// are more such.
+pub(crate) fn converts_nothing(name: &str) -> bool {
+    matches!(
+        name,
+        "count"
+            | "sum"
+            | "avg"
+            | "min"
+            | "max"
+            | "lower"
+            | "upper"
+            | "length"
+            | "char_length"
+            | "btrim"
+            | "ltrim"
+            | "rtrim"
+            | "left"
+            | "right"
+            | "substr"
+            | "substring"
+            | "starts_with"
+            | "strpos"
+            | "position"
+            | "like_escape"
+            | "similar_to_escape"
+            | "date_part"
+            | "extract"
+            | "date_trunc"
+            | "timezone"
+            | "abs"
+            | "ceil"
+            | "floor"
+            | "round"
+            | "trunc"
+            | "now"
+            | "string_agg"
+            | "to_char"
+    )
+}
+
 /// Whether PostgreSQL has a type of that name.
 pub fn is_type(name: &str) -> bool {
     static TYPES: LazyLock<HashSet<&str>> = LazyLock::new(|| {

@@ -52,6 +52,9 @@ pub struct Relation {
     /// Whether reading it runs code that is not PostgreSQL's own: in a view's
     /// definition, in a policy of row security.
     pub code_on_read: bool,
+    /// Whether making a value of the type of one of its columns runs such code: a
+    /// domain's check. The values that are there were made before.
+    pub code_on_conversion: bool,
     /// Whether writing to it runs such code: a trigger, a rule, a default, a
     /// check, an index, a domain.
     pub code_on_write: bool,
@@ -95,6 +98,7 @@ pub enum Cascade {
 #[derive(Clone, Copy)]
 enum Mode {
     Read,
+    Conversion,
     Write,
     /// Writing, and computing anew what is there.
     Rewrite,
@@ -234,6 +238,7 @@ impl Catalogue {
                 kind,
                 columns: Vec::new(),
                 code_on_read: false,
+                code_on_conversion: false,
                 code_on_write: false,
                 code_on_rewrite: false,
                 dependencies: Vec::new(),
@@ -291,6 +296,7 @@ impl Catalogue {
             let [relation, mode, run] = texts(row)?;
             let mode = match mode {
                 "read" => Mode::Read,
+                "conversion" => Mode::Conversion,
                 "write" => Mode::Write,
                 "rewrite" => Mode::Rewrite,
                 _ => return Err(format!("mode {mode}")),
@@ -305,6 +311,7 @@ impl Catalogue {
             };
             match mode {
                 Mode::Read => found[*place].code_on_read = true,
+                Mode::Conversion => found[*place].code_on_conversion = true,
                 Mode::Write => mark_parents(&mut found, &places, relation),
                 Mode::Rewrite => {
                     found[*place].code_on_rewrite = true;
@@ -402,6 +409,7 @@ impl Catalogue {
                     })
                     .collect(),
                 code_on_read: false,
+                code_on_conversion: false,
                 code_on_write: false,
                 code_on_rewrite: false,
                 dependencies: Vec::new(),

@@ -199,6 +199,8 @@ struct Resolver<'a> {
     lineage: Option<&'a Lineage>,
     /// Whether a field may be a function of its whole row: `t.row_to_json`.
     row_functions: bool,
+    /// Whether values may be made of the types of columns, without their names.
+    converts: bool,
     accesses: Vec<Access>,
     beneath: BTreeSet<Access>,
     seen: HashSet<Access>,
@@ -223,6 +225,7 @@ impl<'a> Resolver<'a> {
             facts,
             lineage: None,
             row_functions: row_functions(facts, catalogue),
+            converts: facts.converts() || row_functions(facts, catalogue),
             accesses: Vec::new(),
             beneath: BTreeSet::new(),
             seen: HashSet::new(),
@@ -244,6 +247,7 @@ impl<'a> Resolver<'a> {
     fn turn_to(&mut self, facts: &'a Facts) {
         self.facts = facts;
         self.row_functions = row_functions(facts, self.catalogue);
+        self.converts |= facts.converts() || self.row_functions;
         let effects = &mut self.effects;
         effects.names_change |= facts.names_change;
         effects.catalogue_changes |= facts.catalogue_changes;
@@ -521,9 +525,13 @@ impl<'a> Resolver<'a> {
             let foreign = (reads || writes) && part.kind == RelationKind::ForeignTable;
             let code = match verb {
                 // Of an index: it compares what is there.
-                Verb::Create => part.code_on_read,
+                Verb::Create => part.code_on_read || part.code_on_conversion,
                 Verb::Alter => part.code_on_rewrite,
-                _ => (reads && part.code_on_read) || (writes && part.code_on_write),
+                _ => {
+                    (reads && part.code_on_read)
+                        || (reads && part.code_on_conversion && self.converts)
+                        || (writes && part.code_on_write)
+                }
             };
             if code || foreign {
                 self.table(Verb::Opaque, schema, name);

@@ -106,6 +106,7 @@ impl Facts {
             columns,
             rows,
             all_columns,
+            composes,
             several: _,
             names_change,
             catalogue_changes,
@@ -123,6 +124,7 @@ impl Facts {
         self.columns.extend(columns);
         self.rows.extend(rows);
         self.all_columns |= all_columns;
+        self.composes |= composes;
         self.names_change |= names_change;
         self.catalogue_changes |= catalogue_changes;
         self.prepares.extend(prepares);

@@ -1,5 +1,6 @@
 //! What this crate believes of PostgreSQL, asked of PostgreSQL.
 
+mod conversions;
 mod judge;
 mod second;
 mod server;
@@ -22,6 +23,11 @@ fn a_real_server_agrees() {
     clients_need_no_right_but_to_connect(&server);
     judge::the_server_confirms_what_is_shown(&server);
     every_command_is_in_the_document(&server);
+}
+
+#[test]
+fn what_makes_values_unasked_is_opaque() {
+    conversions::what_makes_values_unasked_is_opaque(&Server::start());
 }
 
 fn every_built_in_name_is_known(server: &Server) {
@@ -127,7 +133,7 @@ fn the_catalogue_says_what_runs_code(server: &Server) {
         ("checked", false, true),
         ("indexed", false, true),
         ("secured", true, true),
-        ("domained", true, true),
+        ("domained", false, true),
         ("documents", true, true),
         ("more_documents", true, true),
         ("paired", true, true),

@@ -89,7 +89,7 @@ where o.oid >= 16384";
 
 /// Types, collations and event triggers, with their oids; a type with each code that its input or output runs,
 /// or with none. A base type runs its own functions; a domain those of its
-/// checks; a range those that it was made with. A cast by a function in a
+/// checks, of types that they convert to, and of its default; a range those that it was made with. A cast by a function in a
 /// language for users makes its types run it, built-in ones only if both are; and
 /// so does a default operator class by functions of such a language. What contains a type runs what that runs.
 const NAMES: &str = "
@@ -113,6 +113,13 @@ with recursive running(oid, code) as (
        and d.refobjid >= 16384
        where c.contypid <> 0
     union
+    select t.oid, case d.refclassid when 'pg_operator'::regclass then 'o' else '' end || d.refobjid
+        from pg_type t join pg_depend d
+        on d.classid = 'pg_type'::regclass and d.objid = t.oid
+       and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
+       and d.refobjid >= 16384
+       where t.typtype = 'd'
+    union
     select r.rngtypid, f.oid::text from pg_range r
         join pg_proc f on f.oid in (r.rngcanonical, r.rngsubdiff) and f.oid >= 16384
     union
@@ -129,6 +136,10 @@ with recursive running(oid, code) as (
             where a.atttypid = s.oid and c.reltype <> 0 and a.attrelid >= 16384
         union all
         select r.rngtypid from pg_range r where r.rngsubtype = s.oid
+        union all
+        select c.contypid from pg_depend d join pg_constraint c on c.oid = d.objid
+            where d.classid = 'pg_constraint'::regclass and c.contypid <> 0
+              and d.refclassid = 'pg_type'::regclass and d.refobjid = s.oid
     ) as found
 )
 select 'type', n.nspname, t.typname, coalesce(r.code, ''), t.oid
@@ -145,15 +156,18 @@ select 'event trigger', '', evtname, evtfoid::text, oid
     from pg_event_trigger where evtenabled <> 'D'";
 
 /// What reading or writing a relation runs. A dependency on a function or
-/// operator is recorded only for what did not come with the server.
+/// operator is recorded only for what did not come with the server; where an
+/// expression converts to a type, one on that type.
 ///
-/// On read: what the definition (rule `_RETURN`) or a policy depends on, and what
-/// the types of its columns run, since a query may convert to one of them
-/// (`array_append(column, '1')`) or compare (ORDER BY) without naming it: domains
+/// On read: what the definition (rule `_RETURN`), a policy or the key of its
+/// partitions depends on, and what the types of its columns run, since a query
+/// may convert to one of them or compare (ORDER BY) without naming it: domains
 /// with checks, and types whose default operator class has functions in a
-/// language for users. On rewrite, which ALTER TABLE may be: these; defaults,
-/// generated columns, checks, indexes, statistics. On write: these; triggers that
-/// are not internal, other rules, policies. On read and write: casts that
+/// language for users. Of domains over what is neither array, row, enum nor range,
+/// it is only on conversion: few queries make such a value unasked
+/// (`lag(column, 1, '1')`). On rewrite, which ALTER TABLE may be: these; defaults,
+/// those of domains, too, generated columns, checks, indexes, statistics. On write:
+/// these; triggers that are not internal, other rules, policies. On read and write: casts that
 /// happen unasked, from or to the type of a column (one that is built in only
 /// if both are, since a value of the other must come from somewhere); to JSON,
 /// too, since to_json and its kin look for one.
@@ -173,33 +187,52 @@ with recursive coded_class(oid, type, code) as materialized (
     select classid, objid, case refclassid when 'pg_operator'::regclass then 'o' else '' end || refobjid
     from pg_depend
     where refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
-      and refobjid >= 16384
+      and refobjid >= 16384 and objsubid = 0
       and classid in ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_attrdef'::regclass,
                       'pg_constraint'::regclass, 'pg_class'::regclass,
-                      'pg_statistic_ext'::regclass)
+                      'pg_statistic_ext'::regclass, 'pg_type'::regclass)
     union
     select d.classid, d.objid, c.code from pg_depend d join coded_class c
         on d.refclassid = 'pg_opclass'::regclass and d.refobjid = c.oid
     where d.classid = 'pg_class'::regclass
-), coded_type(oid, code) as (
-    select c.contypid, u.code from pg_constraint c join used u
+), coded_type(oid, code, converting) as (
+    select c.contypid, u.code, true from pg_constraint c join used u
         on u.classid = 'pg_constraint'::regclass and u.objid = c.oid where c.contypid <> 0
     union
-    select type, code from coded_class where type is not null
+    select type, code, false from coded_class where type is not null
     union
-    select found.oid, d.code from coded_type d cross join lateral (
-        select t.oid from pg_type t where t.typbasetype = d.oid or t.typelem = d.oid
+    select found.oid, d.code, found.converting from coded_type d cross join lateral (
+        select t.oid, d.converting and t.typbasetype = d.oid
+            from pg_type t where t.typbasetype = d.oid or t.typelem = d.oid
         union all
-        select c.reltype from pg_attribute a join pg_class c on c.oid = a.attrelid
+        select c.reltype, false from pg_attribute a join pg_class c on c.oid = a.attrelid
             where a.atttypid = d.oid and c.reltype <> 0 and a.attrelid >= 16384
         union all
-        select r.rngtypid from pg_range r where r.rngsubtype = d.oid
-    ) as found
+        select r.rngtypid, false from pg_range r where r.rngsubtype = d.oid
+        union all
+        select c.contypid, true from pg_depend p join pg_constraint c on c.oid = p.objid
+            where p.classid = 'pg_constraint'::regclass and c.contypid <> 0
+              and p.refclassid = 'pg_type'::regclass and p.refobjid = d.oid
+    ) as found(oid, converting)
+), run(classid, objid, code) as materialized (
+    select classid, objid, code from used
+    union
+    select p.classid, p.objid, d.code from pg_depend p join coded_type d
+        on p.refclassid = 'pg_type'::regclass and p.refobjid = d.oid
+    where p.objsubid = 0
+      and p.classid in ('pg_rewrite'::regclass, 'pg_policy'::regclass, 'pg_attrdef'::regclass,
+                        'pg_constraint'::regclass, 'pg_class'::regclass,
+                        'pg_statistic_ext'::regclass)
+), parted(oid, code) as (
+    select p.partrelid, u.code from pg_partitioned_table p join run u
+        on u.classid = 'pg_class'::regclass and u.objid = p.partrelid
+    union
+    select i.inhrelid, d.code from parted d join pg_inherits i on i.inhparent = d.oid
 )
-select r.ev_class, 'read', u.code from pg_rewrite r join used u
+select r.ev_class, 'read', u.code from pg_rewrite r join run u
     on u.classid = 'pg_rewrite'::regclass and u.objid = r.oid where r.rulename = '_RETURN'
 union
-select p.polrelid, m.mode, u.code from pg_policy p join used u
+select p.polrelid, m.mode, u.code from pg_policy p join run u
     on u.classid = 'pg_policy'::regclass and u.objid = p.oid
     cross join (values ('read'), ('write')) m(mode)
 union
@@ -208,21 +241,30 @@ select t.tgrelid, 'write', case when f.oid < 16384 then '=' || f.proname else f.
 union
 select ev_class, 'write', '!' from pg_rewrite where rulename <> '_RETURN'
 union
-select a.adrelid, 'rewrite', u.code from pg_attrdef a join used u
+select a.adrelid, 'rewrite', u.code from pg_attrdef a join run u
     on u.classid = 'pg_attrdef'::regclass and u.objid = a.oid
 union
-select c.conrelid, 'rewrite', u.code from pg_constraint c join used u
+select c.conrelid, 'rewrite', u.code from pg_constraint c join run u
     on u.classid = 'pg_constraint'::regclass and u.objid = c.oid where c.conrelid <> 0
 union
-select i.indrelid, 'rewrite', u.code from pg_index i join used u
+select i.indrelid, 'rewrite', u.code from pg_index i join run u
     on u.classid = 'pg_class'::regclass and u.objid = i.indexrelid
 union
-select s.stxrelid, 'rewrite', u.code from pg_statistic_ext s join used u
+select s.stxrelid, 'rewrite', u.code from pg_statistic_ext s join run u
     on u.classid = 'pg_statistic_ext'::regclass and u.objid = s.oid
 union
 select a.attrelid, m.mode, d.code from pg_attribute a join coded_type d on a.atttypid = d.oid
-    cross join (values ('read'), ('rewrite')) m(mode)
+    join pg_type t on t.oid = d.oid
+    cross join lateral (values ('rewrite'), (case
+        when d.converting and t.typcategory not in ('A', 'C', 'E', 'P', 'R') then 'conversion'
+        else 'read' end)) m(mode)
     where a.attrelid >= 16384
+union
+select a.attrelid, 'rewrite', u.code from pg_attribute a join pg_type t on t.oid = a.atttypid
+    join used u on u.classid = 'pg_type'::regclass and u.objid = t.oid
+    where t.typtype = 'd' and a.attrelid >= 16384
+union
+select p.oid, m.mode, p.code from parted p cross join (values ('read'), ('rewrite')) m(mode)
 union
 select a.attrelid, m.mode, c.castfunc::oid::text from pg_cast c
     join pg_proc p on p.oid = c.castfunc

@@ -16,11 +16,10 @@ impl Visit for ColumnRef {
             location: _,
         } = self;
         walk.reads_columns = true;
-        if fields
-            .iter()
-            .any(|field| matches!(field.node, Some(NodeEnum::AStar(_))))
-        {
+        if is_star(self) {
             walk.facts.all_columns = true;
+            // `t.*` is the whole row, but for a target.
+            walk.facts.composes = true;
             return Ok(());
         }
         if let Some(last) = fields.last() {
@@ -33,6 +32,12 @@ impl Visit for ColumnRef {
         }
         Ok(())
     }
+}
+
+/// `*`, `t.*`.
+fn is_star(column: &ColumnRef) -> bool {
+    let last = column.fields.last();
+    last.is_some_and(|last| matches!(last.node, Some(NodeEnum::AStar(_))))
 }
 
 /// `(x).f`, `x[1]`, `(x).*`.
@@ -261,6 +266,7 @@ impl Visit for SubLink {
         match (kind, oper_name.is_empty()) {
             // `x IN (SELECT …)`.
             (SubLinkType::AnySublink, true) => walk.need(Need::Operator(Name::new(None, "="))),
+            (SubLinkType::ArraySublink, true) => walk.facts.composes = true,
             (_, true) => {}
             (_, false) => walk.need(Need::Operator(qualified(oper_name)?)),
         }
@@ -353,7 +359,15 @@ impl Visit for ResTarget {
                 _ => step.visit(walk)?,
             }
         }
-        val.visit(walk)
+        let composes = walk.facts.composes;
+        val.visit(walk)?;
+        match val.as_ref().map(|val| &val.node) {
+            Some(Some(NodeEnum::ColumnRef(column))) if is_star(column) => {
+                walk.facts.composes = composes;
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 

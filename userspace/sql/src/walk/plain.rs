@@ -25,6 +25,7 @@ impl Visit for AArrayExpr {
             list_end: _,
             location: _,
         } = self;
+        walk.facts.composes = true;
         elements.visit(walk)?;
         Ok(())
     }
@@ -135,6 +136,7 @@ impl Visit for RowExpr {
             location: _,
         } = self;
         known::<CoercionForm>(*row_format)?;
+        walk.facts.composes = true;
         xpr.visit(walk)?;
         args.visit(walk)?;
         colnames.visit(walk)?;
