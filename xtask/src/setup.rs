@@ -12,6 +12,8 @@ use lockgate_tests::{root, run as output};
 
 use crate::{ebpf, step};
 
+mod regress;
+
 /// For building: C for pg_query and SQLite, libclang for its bindings, LLVM for
 /// bpf-linker. For testing: servers, clients and other proxies.
 const PACKAGES: &[&str] = &[
@@ -77,9 +79,6 @@ const NODE_CLIENTS: &[&str] = &[
 /// way in is internal to it, so the version is exact.
 const CHDB: &str = "chdb-core==26.9.0";
 
-/// Debian's source package whose SQL the tests read.
-const REGRESS: &str = "postgresql-15";
-
 /// System users that proxy and keeper run as.
 const USERS: &[&str] = &["lockgate-proxy", "lockgate-keeper"];
 
@@ -114,7 +113,7 @@ pub fn run() -> Result<Downloads> {
     let tools = root().join("target/tools");
     let python = Installed::new(&tools, "venv", PYTHON_CLIENTS);
     let node = Installed::new(&tools, "node", NODE_CLIENTS);
-    let regress_done = regress_folder(&tools).exists();
+    let regress_done = regress::folder(&tools).exists();
     if python.is_done() && node.is_done() && chdb_done(&tools) && regress_done {
         return Ok(Downloads(None));
     }
@@ -122,14 +121,15 @@ pub fn run() -> Result<Downloads> {
     eprintln!("[xtask]   {}", PYTHON_CLIENTS.join(" "));
     eprintln!("[xtask]   {}", NODE_CLIENTS.join(" "));
     eprintln!("[xtask]   {CHDB}, ClickHouse for tests and the demo (182 MB)");
-    eprintln!("[xtask]   the source of {REGRESS}, for its regression tests (33 MB)");
+    eprintln!("[xtask]   the source of PostgreSQL, for its regression tests (23 MB)");
     Ok(Downloads(Some(std::thread::spawn(move || {
         step::timed("drivers from PyPI", || {
             python.install(|_| python_clients(&tools))
         })?;
         step::timed("drivers from npm", || node.install(node_clients))?;
         // The tests that read them say so where they are not there.
-        if let Err(error) = step::timed("regression tests of PostgreSQL", || regress(&tools)) {
+        if let Err(error) = step::timed("regression tests of PostgreSQL", || regress::fetch(&tools))
+        {
             eprintln!("[xtask] going on without PostgreSQL's regression tests: {error:#}");
         }
         step::timed("ClickHouse", || chdb(&tools))
@@ -311,94 +311,6 @@ fn chdb(tools: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(tools.join("chdb"));
     fs::rename(&part, tools.join("chdb"))?;
     fs::remove_dir_all(&wheels)?;
-    Ok(())
-}
-
-fn regress_folder(tools: &Path) -> PathBuf {
-    tools.join("postgresql-regress")
-}
-
-/// Fetches PostgreSQL's regression tests, with apt's lists in a folder of their
-/// own, since few machines are set up for source packages.
-fn regress(tools: &Path) -> Result<()> {
-    if regress_folder(tools).exists() {
-        return Ok(());
-    }
-    let apt = tools.join("apt");
-    let sources = apt.join("sources");
-    for folder in [
-        "lists/partial",
-        "cache/archives/partial",
-        "sources",
-        "files",
-    ] {
-        fs::create_dir_all(apt.join(folder))?;
-    }
-    source_lists(&sources)?;
-    let apt_get = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        let options = [
-            ("Dir::Etc::sourcelist", Path::new("/dev/null")),
-            ("Dir::Etc::sourceparts", &sources),
-            ("Dir::State::lists", &apt.join("lists")),
-            ("Dir::Cache", &apt.join("cache")),
-        ];
-        for (name, path) in options {
-            command.arg("-o").arg(format!("{name}={}", path.display()));
-        }
-        command.args(arguments).current_dir(apt.join("files"));
-        step::quiet(&mut command)
-    };
-    apt_get(&["update", "-q"])?;
-    apt_get(&["source", "-q", "--download-only", "--only-source", REGRESS])?;
-    let part = tools.join("postgresql-regress.part");
-    let _ = fs::remove_dir_all(&part);
-    fs::create_dir_all(&part)?;
-    for entry in fs::read_dir(apt.join("files"))? {
-        let path = entry?.path();
-        if path.to_string_lossy().contains(".orig.tar.") {
-            let mut tar = Command::new("tar");
-            tar.arg("-xf").arg(&path).arg("-C").arg(&part);
-            tar.args([
-                "--strip-components=5",
-                "--wildcards",
-                "*/src/test/regress/sql/*.sql",
-            ]);
-            step::quiet(&mut tar)?;
-        }
-    }
-    fs::rename(&part, regress_folder(tools))?;
-    fs::remove_dir_all(&apt)?;
-    Ok(())
-}
-
-/// Debian's own archives of this machine, asked for sources.
-fn source_lists(folder: &Path) -> Result<()> {
-    let parts = fs::read_dir("/etc/apt/sources.list.d")
-        .into_iter()
-        .flatten();
-    let files = parts.flatten().map(|entry| entry.path());
-    for path in files.chain([PathBuf::from("/etc/apt/sources.list")]) {
-        let (Ok(text), Some(name)) = (fs::read_to_string(&path), path.file_name()) else {
-            continue;
-        };
-        let line = |line: &str| match line.strip_prefix("deb ") {
-            Some(rest) => format!("deb-src {rest}\n"),
-            None if line.trim() == "Types: deb" => "Types: deb-src\n".to_owned(),
-            None => format!("{line}\n"),
-        };
-        let of_debian = text.contains("debian-archive-keyring") || name == "sources.list";
-        if of_debian {
-            let name = Path::new(name).with_extension(match name.to_str() {
-                Some(name) if name.ends_with(".sources") => "sources",
-                _ => "list",
-            });
-            fs::write(
-                folder.join(name),
-                text.lines().map(line).collect::<String>(),
-            )?;
-        }
-    }
     Ok(())
 }
 
