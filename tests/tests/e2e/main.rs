@@ -10,6 +10,7 @@ mod evasions;
 mod main_job;
 mod misfortune;
 mod names;
+mod namespaces;
 mod policy;
 mod reading;
 mod stage;

@@ -315,7 +315,7 @@ fn metrics_and_status_count() {
 }
 
 #[test]
-fn clients_of_namespaces_that_were_told_are_served_and_others_refused() {
+fn clients_of_other_network_namespaces_are_served_told_of_or_not() {
     let postgres = Postgres::start(&PostgresConfig::default()).unwrap();
     let served = lockgate_tests::Namespace::new().unwrap();
     let other = lockgate_tests::Namespace::new().unwrap();
@@ -355,10 +355,7 @@ fn clients_of_namespaces_that_were_told_are_served_and_others_refused() {
     let output = inside(served.name());
     assert_eq!(output.stdout, "10\n", "{output:?}");
     let output = inside(other.name());
-    assert!(
-        output.stderr.contains("Operation not permitted"),
-        "{output:?}"
-    );
+    assert_eq!(output.stdout, "10\n", "{output:?}");
 }
 
 /// The host's end of a cable, whose namespace has `address`.

@@ -43,8 +43,9 @@ pub fn v2_root() -> Result<PathBuf, CgroupError> {
 pub(crate) struct Attached {
     path: PathBuf,
     folder: File,
-    /// Nothing of the hierarchy is outside it.
-    is_root: bool,
+    /// Below the root of the hierarchy; none for the root, which nothing is
+    /// outside of.
+    within: Option<PathBuf>,
 }
 
 impl Attached {
@@ -58,17 +59,33 @@ impl Attached {
             path: path.clone(),
             source,
         })?;
-        let is_root = v2_root().is_ok_and(|root| root == path);
+        let within = match v2_root() {
+            Ok(root) if root == path => None,
+            Ok(root) => Some(path.strip_prefix(root).unwrap_or(&path).to_owned()),
+            Err(_) => Some(path.clone()),
+        };
         Ok(Self {
             path,
             folder,
-            is_root,
+            within,
         })
     }
 
     /// Whether programs that are attached here see sockets of the cgroup `id`.
     pub(crate) fn covers(&self, id: u64) -> bool {
-        self.is_root || self.path_of(id).is_some()
+        self.within.is_none() || self.path_of(id).is_some()
+    }
+
+    /// Whether a process is in it, or below.
+    pub(crate) fn has(&self, tgid: u32) -> bool {
+        let Some(own) = &self.within else { return true };
+        let of_process = std::fs::read_to_string(format!("/proc/{tgid}/cgroup"));
+        let of_process = of_process.unwrap_or_default();
+        let mut lines = of_process.lines();
+        // The line of version 2.
+        lines
+            .find_map(|line| line.strip_prefix("0::/"))
+            .is_some_and(|path| Path::new(path).starts_with(own))
     }
 
     /// For attaching programs.

@@ -39,7 +39,7 @@ impl Earlier<'_> {
             }
         }
         for open in &found {
-            match ask(&mut diag, &destroy(open)) {
+            match ask(&mut diag, &destroy(open.family, &open.id)) {
                 // It has ended by itself.
                 Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
                 result => drop(result?),
@@ -52,6 +52,18 @@ impl Earlier<'_> {
         !open.is_gates
             && self.protected.covers(open.peer)
             && open.cgroup.is_none_or(|id| self.cgroup.covers(id))
+    }
+}
+
+/// Whether this kernel ends connections when it is asked to.
+pub(crate) fn can_end() -> io::Result<bool> {
+    let nobody = destroy(INET as u8, &[0xff; ID]);
+    let answer = open().and_then(|mut diag| ask(&mut diag, &nobody));
+    match answer.map_err(|error| error.raw_os_error()) {
+        Err(Some(libc::ENOENT)) => Ok(true),
+        Err(Some(libc::EOPNOTSUPP)) => Ok(false),
+        Err(Some(code)) => Err(io::Error::from_raw_os_error(code)),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -104,8 +116,8 @@ fn dump(family: u16, storage: i32) -> Vec<u8> {
     message(SOCK_DIAG_BY_FAMILY, DUMP, &body)
 }
 
-fn destroy(open: &Open) -> Vec<u8> {
-    let body = request(open.family, &open.id);
+fn destroy(family: u8, id: &[u8; ID]) -> Vec<u8> {
+    let body = request(family, id);
     message(SOCK_DESTROY, ACKNOWLEDGE, &body)
 }
 

@@ -10,11 +10,16 @@ use crate::kernel::{Kernel, read_exec};
 
 /// Looks at each new image as soon as the kernel tells of it, from a thread of
 /// its own, so that a process that ends before its connection is accepted was
-/// seen. Once per kernel.
+/// seen. `seen` is told of its process before, and must be quick. Once per
+/// kernel.
 ///
 /// # Errors
 /// When no thread can be made.
-pub fn watch_execs(kernel: &mut Kernel, attestor: Arc<Attestor>) -> io::Result<()> {
+pub fn watch_execs(
+    kernel: &mut Kernel,
+    attestor: Arc<Attestor>,
+    seen: impl Fn(u32) + Send + 'static,
+) -> io::Result<()> {
     let still = kernel.processes();
     let Some(mut execs) = kernel.take_execs() else {
         return Ok(());
@@ -24,7 +29,7 @@ pub fn watch_execs(kernel: &mut Kernel, attestor: Arc<Attestor>) -> io::Result<(
         .spawn(move || {
             loop {
                 wait(&execs);
-                take_all(&mut execs, &attestor, &still);
+                take_all(&mut execs, &attestor, &still, &seen);
             }
         })?;
     Ok(())
@@ -34,12 +39,14 @@ fn take_all(
     execs: &mut RingBuf<MapData>,
     attestor: &Attestor,
     still: &impl Fn(u32) -> Option<Process>,
+    seen: &impl Fn(u32),
 ) {
     while let Some(item) = execs.next() {
         let exec = read_exec(&item);
         // Room for the next one before files are read.
         drop(item);
         if let Some(exec) = exec {
+            seen(exec.tgid);
             attestor.executed(&exec, still);
         }
     }

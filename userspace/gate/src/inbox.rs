@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use lockgate_ipc::{Channel, ChannelError, KeeperToGate, Order, ProxyToGate, Role
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+use crate::namespace::{Listeners, Namespace, NamespaceError};
+
 /// Everything that happens to the gate, in one queue.
 pub(crate) enum Event {
     Order(Order, Option<OwnedFd>),
@@ -16,20 +19,30 @@ pub(crate) enum Event {
     ProxySays(Arc<Channel>, ProxyToGate),
     KeeperSays(Arc<Channel>, KeeperToGate),
     PeerGone(Role, Arc<Channel>),
-    Accepted(usize, TcpStream, SocketAddr),
-    Attested(TcpStream, Box<Origin>, usize),
+    /// In the namespace of this cookie.
+    Accepted(u64, TcpStream, SocketAddr),
+    Attested(TcpStream, Box<Origin>),
     NotHandedOver(ConnectionId),
+    /// A process has a new image in a namespace that is not served.
+    Seen(u32),
+    /// What came of entering the namespace of a process that was met.
+    Entered(u32, Result<(Namespace, Listeners), NamespaceError>),
+    /// Namespaces that have processes.
+    Inhabited(HashSet<u64>),
 }
 
 pub(crate) async fn accept(
     listener: TcpListener,
-    index: usize,
+    cookie: u64,
     events: mpsc::UnboundedSender<Event>,
 ) {
     loop {
         match listener.accept().await {
             Ok((stream, client)) => {
-                if events.send(Event::Accepted(index, stream, client)).is_err() {
+                if events
+                    .send(Event::Accepted(cookie, stream, client))
+                    .is_err()
+                {
                     return;
                 }
             }

@@ -11,6 +11,7 @@
 //! kernel     the maps: load, pin, resume, unpin
 //! attach     the programs: attach, pin, replace
 //! lease      says to the kernel that lockgate is alive
+//! served     the namespaces with a listener, from the first process to the last
 //! namespace  sockets made inside a network namespace
 //! attest     from what the kernel recorded to an origin
 //! earlier    connections that were there before the programs
@@ -38,6 +39,7 @@ pub mod preflight;
 mod proc;
 mod protected;
 mod running;
+mod served;
 mod service;
 mod sys;
 mod trace;

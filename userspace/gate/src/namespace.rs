@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -23,6 +23,8 @@ pub struct Namespace {
     /// None for the host's, in which the gate itself is.
     file: Option<Arc<File>>,
     cookie: u64,
+    inode: u64,
+    is_roots: bool,
 }
 
 /// Why a namespace cannot be served.
@@ -38,6 +40,9 @@ pub enum NamespaceError {
         /// Why.
         source: io::Error,
     },
+    /// Somebody was quicker.
+    #[error("the network namespace is served already")]
+    Served,
     /// The kernel side failed.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -58,31 +63,49 @@ impl Namespace {
         Self::with(path.into(), Some(Arc::new(file)))
     }
 
-    /// Those of all processes there are, the gate's own left out.
-    pub(crate) fn of_processes() -> Vec<Self> {
-        let Ok(own) = std::fs::metadata("/proc/self/ns/net") else {
-            return Vec::new();
+    /// That of a process.
+    pub(crate) fn of(tgid: u32) -> Result<Self, NamespaceError> {
+        let path = PathBuf::from(format!("/proc/{tgid}/ns/net"));
+        let open = || {
+            let file = File::open(&path)?;
+            let name = format!("net:[{}]", file.metadata()?.ino());
+            Ok((name, file))
         };
-        let mut known = HashSet::from([own.ino()]);
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let path = entry.path().join("ns/net");
-            // What is no process, or has gone, has none.
-            let Ok(file) = std::fs::metadata(&path) else {
-                continue;
-            };
-            if known.insert(file.ino()) {
-                found.extend(Self::open(&path).ok());
-            }
+        match open() {
+            Ok((name, file)) => Self::with(name.into(), Some(Arc::new(file))),
+            Err(source) => Err(NamespaceError::Unusable { name: path, source }),
         }
-        found
+    }
+
+    /// Those of all processes there are, by inode, each with one process.
+    pub(crate) fn inhabited() -> HashMap<u64, u32> {
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let of_process = |entry: std::fs::DirEntry| {
+            let tgid = entry.file_name().to_str()?.parse().ok()?;
+            // One that has gone has none.
+            Some((inode_of(&entry.path()).ok()?, tgid))
+        };
+        processes.filter_map(of_process).collect()
     }
 
     fn with(name: PathBuf, file: Option<Arc<File>>) -> Result<Self, NamespaceError> {
+        let unusable = |source| NamespaceError::Unusable {
+            name: name.clone(),
+            source,
+        };
+        let (inode, is_roots) = match &file {
+            Some(file) => (
+                file.metadata().map_err(unusable)?.ino(),
+                sys::is_made_by_root(file).map_err(unusable)?,
+            ),
+            None => (inode_of(Path::new("/proc/self")).map_err(unusable)?, true),
+        };
         let mut namespace = Self {
             name,
             file,
             cookie: 0,
+            inode,
+            is_roots,
         };
         let cookie = namespace
             .socket(Domain::IPV4)
@@ -97,7 +120,17 @@ impl Namespace {
         self.cookie
     }
 
-    /// As configured, or `host`.
+    /// Of its file in /proc.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Whether root has made it, rather than somebody in a user namespace.
+    pub(crate) fn is_roots(&self) -> bool {
+        self.is_roots
+    }
+
+    /// As configured, `host`, or by its number.
     pub fn name(&self) -> &Path {
         &self.name
     }
@@ -134,6 +167,11 @@ impl Namespace {
             source,
         }
     }
+}
+
+/// The network namespace of a process, by its folder in /proc.
+pub(crate) fn inode_of(process: &Path) -> io::Result<u64> {
+    Ok(std::fs::metadata(process.join("ns/net"))?.ino())
 }
 
 /// The listeners of one namespace, on ports that nobody else gets.
@@ -206,7 +244,7 @@ fn listen(
 /// What listen(2) and connect(2) choose from for a socket that was not bound.
 /// No bind hook sees that, so one who waits for a listener's port to become
 /// free would get it.
-fn chosen_ports() -> io::Result<RangeInclusive<u16>> {
+pub(crate) fn chosen_ports() -> io::Result<RangeInclusive<u16>> {
     let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")?;
     let mut ends = text.split_ascii_whitespace().map(str::parse);
     match (ends.next(), ends.next()) {
@@ -218,7 +256,7 @@ fn chosen_ports() -> io::Result<RangeInclusive<u16>> {
 /// Ports for a listener, the best first: above what is chosen from, where few
 /// services are; below it; and, where that leaves nothing, the kernel's choice.
 /// The same in every namespace, since a listener's port is refused in all.
-fn candidates(chosen: &RangeInclusive<u16>) -> impl Iterator<Item = u16> {
+pub(crate) fn candidates(chosen: &RangeInclusive<u16>) -> impl Iterator<Item = u16> {
     /// Up to here a port needs a right of its own.
     const PRIVILEGED: u16 = 1023;
     let above = chosen.end().checked_add(1).map(|first| first..=u16::MAX);

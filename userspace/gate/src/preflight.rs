@@ -1,8 +1,13 @@
 //! What `lockgate doctor` looks at before the kernel is asked for anything.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+
+use crate::earlier::can_end;
+use crate::namespace::{candidates, chosen_ports};
 
 /// One look at the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,6 +45,10 @@ pub fn checks() -> Vec<Check> {
         tracefs(),
         ptrace(),
         mptcp(),
+        closed(),
+        ports(),
+        earlier(),
+        packets(),
         lsm(),
     ]
 }
@@ -89,12 +98,7 @@ const CAPABILITIES: [(u32, &str); 6] = [
 ];
 
 fn capabilities() -> Check {
-    let status = read("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
+    let effective = effective("self");
     let missing: Vec<_> = CAPABILITIES
         .iter()
         .filter(|(number, _)| effective >> number & 1 == 0)
@@ -116,8 +120,26 @@ fn capabilities() -> Check {
     }
 }
 
+/// Effective capabilities of a process, by its name in /proc.
+fn effective(tgid: &str) -> u64 {
+    let status = read(&format!("/proc/{tgid}/status")).unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
 fn cgroup() -> Check {
+    /// Inode of the root of every kernfs.
+    const ROOT: u64 = 1;
     match crate::v2_root() {
+        Ok(root) if std::fs::metadata(&root).is_ok_and(|it| it.ino() != ROOT) => Check {
+            name: "cgroup v2",
+            state: State::Open,
+            found: format!("{} is not the root of the hierarchy", root.display()),
+            advice: "processes outside are not intercepted, nor are sockets that they made: run lockgate on the host, or in its cgroup namespace (--cgroupns=host)".into(),
+        },
         Ok(root) => Check {
             name: "cgroup v2",
             state: State::Good,
@@ -182,6 +204,92 @@ fn mptcp() -> Check {
         state: State::Good,
         found: if enabled { "enabled" } else { "off" }.into(),
         advice: "multipath sockets are refused while lockgate is attached".into(),
+    }
+}
+
+/// What needs nothing of the host but the programs.
+fn closed() -> Check {
+    Check {
+        name: "ways around",
+        state: State::Good,
+        found: "closed while lockgate is attached: Fast Open, io_uring, reconnected and passed sockets, raw TCP, handshakes and datagrams by raw sockets, NAT within a namespace".into(),
+        advice: "SECURITY.md lists all ways, each with its test".into(),
+    }
+}
+
+fn ports() -> Check {
+    let chosen = chosen_ports();
+    let is_free = chosen
+        .as_ref()
+        .is_ok_and(|chosen| candidates(chosen).next() != Some(0));
+    Check {
+        name: "listeners' ports",
+        state: if is_free { State::Good } else { State::Open },
+        found: match chosen {
+            Ok(chosen) => format!("the kernel chooses from {} to {}", chosen.start(), chosen.end()),
+            Err(error) => format!("ip_local_port_range: {error}"),
+        },
+        advice: "where the kernel chooses from all ports, a process can wait for a listener's: set net.ipv4.ip_local_port_range to leave some, such as \"32768 60999\"".into(),
+    }
+}
+
+fn earlier() -> Check {
+    let can = can_end();
+    Check {
+        name: "earlier connections",
+        state: match can {
+            Ok(true) => State::Good,
+            _ => State::Open,
+        },
+        found: match can {
+            Ok(true) => "are ended when their destination is protected".into(),
+            Ok(false) => "cannot be ended by this kernel".into(),
+            Err(error) => format!("unknown ({error})"),
+        },
+        advice: "what is connected before lockgate starts stays so until its program ends: start lockgate first, or use a kernel with CONFIG_INET_DIAG_DESTROY".into(),
+    }
+}
+
+/// Containers whose root can send what no hook of cgroups sees.
+fn packets() -> Check {
+    /// CAP_NET_ADMIN and CAP_NET_RAW.
+    const RIGHTS: u64 = 1 << 12 | 1 << 13;
+    const SHOWN: usize = 3;
+    let namespace = |tgid: &str, kind: &str| {
+        let link = format!("/proc/{tgid}/ns/{kind}");
+        std::fs::read_link(link).ok()
+    };
+    let of = |kind: &str| namespace("self", kind);
+    let (net, user) = (of("net"), of("user"));
+    let mut able: BTreeMap<PathBuf, String> = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let tgid = entry.file_name().to_string_lossy().into_owned();
+        // Rights of a user namespace are none over a network that leads out.
+        let (Some(own), true) = (namespace(&tgid, "net"), namespace(&tgid, "user") == user) else {
+            continue;
+        };
+        if Some(&own) != net.as_ref() && effective(&tgid) & RIGHTS != 0 {
+            let name = read(&format!("/proc/{tgid}/comm")).unwrap_or_default();
+            able.entry(own)
+                .or_insert(format!("{tgid} ({})", name.escape_debug()));
+        }
+    }
+    let shown: Vec<&str> = able.values().take(SHOWN).map(String::as_str).collect();
+    Check {
+        name: "packets by hand",
+        state: if able.is_empty() {
+            State::Good
+        } else {
+            State::Open
+        },
+        found: match able.len() {
+            0 => "no process with CAP_NET_RAW or CAP_NET_ADMIN in a network namespace beside the host's".into(),
+            count => format!(
+                "CAP_NET_RAW or CAP_NET_ADMIN in {count} network namespaces beside the host's: process {}",
+                shown.join(", ")
+            ),
+        },
+        advice: "AF_PACKET, TUN devices and tunnels pass no hook: start containers with --cap-drop NET_RAW (in Kubernetes: capabilities.drop), and give none NET_ADMIN in a network that leads to a protected server".into(),
     }
 }
 

@@ -1,11 +1,12 @@
+use std::iter;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use lockgate_config::Bundle;
 use lockgate_identity::Workloads;
 use lockgate_ipc::from_memfd;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use crate::attest::Attestor;
@@ -13,23 +14,23 @@ use crate::cgroup::Attached;
 use crate::dial::Dialler;
 use crate::earlier::Earlier;
 use crate::execs::watch_execs;
-use crate::inbox::{Event, accept};
+use crate::inbox::Event;
 use crate::kernel::Kernel;
 use crate::lease::Lease;
-use crate::namespace::{Listeners, Namespace};
+use crate::namespace::{Listeners, Namespace, inode_of};
 use crate::protected::Protected;
+use crate::served::{Known, Served};
 
 /// What exists from the first configuration on.
 pub(crate) struct Running {
     pub(crate) bundle: Bundle,
     pub(crate) workloads: Workloads,
     pub(crate) kernel: Kernel,
-    pub(crate) cgroup: Attached,
+    pub(crate) cgroup: Arc<Attached>,
     pub(crate) lease: Lease,
     pub(crate) attestor: Arc<Attestor>,
     pub(crate) dialler: Dialler,
-    pub(crate) namespaces: Vec<Namespace>,
-    pub(crate) listening: Vec<tokio::task::AbortHandle>,
+    pub(crate) served: Served,
     /// Connections that were there before their destination was protected.
     pub(crate) ended: usize,
 }
@@ -47,7 +48,7 @@ impl Running {
             namespaces,
         } = prepared;
         let settings = &bundle.config.kernel;
-        let cgroup = Attached::open(settings.cgroup.as_deref())?;
+        let cgroup = Arc::new(Attached::open(settings.cgroup.as_deref())?);
         let mut kernel = Kernel::load(&cgroup, &settings.pins, &protected)?;
         // What an earlier gate protected and is not wanted any more.
         kernel.protect(&protected)?;
@@ -55,7 +56,15 @@ impl Running {
         let lease = Lease::start(lease)?;
         let attestor = Arc::new(Attestor::new());
         attestor.look_for(&bundle.config.workloads);
-        watch_execs(&mut kernel, attestor.clone())?;
+        let mut served = Served::new(Namespace::host()?, events.clone());
+        for namespace in iter::once(served.host().clone()).chain(namespaces) {
+            let listeners = Listeners::open(&namespace, &kernel.exemptions())?;
+            served.serve(&mut kernel, namespace, listeners, true)?;
+        }
+        let seen = unknown_to(served.known(), cgroup.clone(), events.clone());
+        // Those that are there; later ones come as they run something.
+        Namespace::inhabited().into_values().for_each(&seen);
+        watch_execs(&mut kernel, attestor.clone(), seen)?;
         let dialler = Dialler::new(kernel.exemptions());
         let mut running = Self {
             bundle,
@@ -65,11 +74,9 @@ impl Running {
             lease,
             attestor,
             dialler,
-            namespaces,
-            listening: Vec::new(),
+            served,
             ended: 0,
         };
-        running.listen(events)?;
         running.end_earlier();
         Ok(running)
     }
@@ -106,9 +113,13 @@ impl Running {
             exemptions: &self.kernel.exemptions(),
             cgroup: &self.cgroup,
         };
-        let host = self.namespaces.first().cloned();
+        let host = self.served.host();
+        let others = Namespace::inhabited()
+            .into_iter()
+            .filter(|(inode, _)| *inode != host.inode())
+            .filter_map(|(_, tgid)| Namespace::of(tgid).ok());
         let mut ended = 0;
-        for namespace in host.into_iter().chain(Namespace::of_processes()) {
+        for namespace in iter::once(host.clone()).chain(others) {
             match earlier.end(&namespace) {
                 Ok(count) => ended += count,
                 Err(error) => tracing::warn!(
@@ -126,21 +137,21 @@ impl Running {
         }
         self.ended += ended;
     }
+}
 
-    /// Opens the listeners of every namespace and tells the kernel of them.
-    fn listen(&mut self, events: &mpsc::UnboundedSender<Event>) -> anyhow::Result<()> {
-        let mut ports = Vec::new();
-        for (index, namespace) in self.namespaces.iter().enumerate() {
-            let listeners = Listeners::open(namespace, &self.kernel.exemptions())?;
-            ports.push((namespace.cookie(), listeners.ports()?));
-            for listener in [Some(listeners.v4), listeners.v6].into_iter().flatten() {
-                let listener = TcpListener::from_std(listener)?;
-                let task = tokio::spawn(accept(listener, index, events.clone()));
-                self.listening.push(task.abort_handle());
-            }
+/// Tells of processes whose network namespace is not served yet.
+fn unknown_to(
+    known: Known,
+    cgroup: Arc<Attached>,
+    events: mpsc::UnboundedSender<Event>,
+) -> impl Fn(u32) + Send + 'static {
+    move |tgid| {
+        let inode = inode_of(&Path::new("/proc").join(tgid.to_string()));
+        // One that has gone needs none.
+        if inode.is_ok_and(|inode| !known.has(inode)) && cgroup.has(tgid) {
+            // At the end of the gate nobody listens any more.
+            let _ = events.send(Event::Seen(tgid));
         }
-        self.kernel.listen(&ports)?;
-        Ok(())
     }
 }
 
@@ -149,6 +160,7 @@ pub(crate) struct Prepared {
     pub(crate) bundle: Bundle,
     pub(crate) workloads: Workloads,
     pub(crate) protected: Protected,
+    /// Those of the configuration.
     pub(crate) namespaces: Vec<Namespace>,
 }
 
@@ -166,15 +178,10 @@ impl Prepared {
                     .join("\n")
             })?;
         let protected = Protected::from_bundle(&bundle).map_err(|why| why.to_string())?;
-        let namespaces = std::iter::once(Namespace::host())
-            .chain(
-                bundle
-                    .config
-                    .kernel
-                    .namespaces
-                    .iter()
-                    .map(|path| Namespace::open(path)),
-            )
+        let namespaces = &bundle.config.kernel.namespaces;
+        let namespaces = namespaces
+            .iter()
+            .map(|path| Namespace::open(path))
             .collect::<Result<_, _>>()
             .map_err(|why| why.to_string())?;
         Ok(Self {

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -17,11 +17,17 @@ use tokio::sync::mpsc;
 
 use crate::dial::{Failure, reset, source_of};
 use crate::inbox::{Event, read_keeper, read_orders, read_proxy};
-use crate::namespace::Namespace;
+use crate::namespace::{Listeners, Namespace, NamespaceError};
 use crate::running::{Prepared, Running};
 
 /// How often the kernel's refusals are read.
 const REFUSALS: Duration = Duration::from_millis(200);
+
+/// How often namespaces are looked at that nobody may be in any more.
+const PROCESSES: Duration = Duration::from_secs(3);
+
+/// How many are entered at a time.
+const MEETING: usize = 32;
 
 /// How long a peer may leave its channel full.
 const PEER: Duration = Duration::from_secs(5);
@@ -59,6 +65,7 @@ async fn serve(parent: Arc<Channel>) -> anyhow::Result<()> {
     tokio::spawn(read_orders(parent.clone(), events));
     parent.send(&Report::Ready, None).await?;
     let mut refusals = tokio::time::interval(REFUSALS);
+    let mut processes = tokio::time::interval(PROCESSES);
     loop {
         let go_on = tokio::select! {
             event = inbox.recv() => match event {
@@ -67,6 +74,10 @@ async fn serve(parent: Arc<Channel>) -> anyhow::Result<()> {
             },
             _ = refusals.tick() => {
                 service.read_refusals();
+                true
+            }
+            _ = processes.tick() => {
+                service.look_at_processes();
                 true
             }
         };
@@ -86,6 +97,8 @@ struct Service {
     connections: HashMap<ConnectionId, Connection>,
     /// Accepted, but not yet attested.
     attesting: usize,
+    /// Processes whose network namespace is being entered.
+    meeting: HashSet<u32>,
     next: u64,
     counters: Counters,
     draining: bool,
@@ -124,6 +137,7 @@ impl Service {
             keeper: None,
             connections: HashMap::new(),
             attesting: 0,
+            meeting: HashSet::new(),
             next: since.as_nanos() as u64,
             counters: Counters::default(),
             draining: false,
@@ -138,9 +152,14 @@ impl Service {
             Event::ProxySays(channel, message) => self.proxy_says(channel, message),
             Event::KeeperSays(channel, message) => self.keeper_says(channel, message),
             Event::PeerGone(role, channel) => self.peer_gone(role, &channel),
-            Event::Accepted(namespace, stream, client) => self.accepted(namespace, stream, client),
-            Event::Attested(stream, origin, namespace) => {
-                self.attested(stream, origin, namespace);
+            Event::Accepted(cookie, stream, client) => self.accepted(cookie, stream, client),
+            Event::Attested(stream, origin) => self.attested(stream, origin),
+            Event::Seen(tgid) => self.meet(tgid),
+            Event::Entered(tgid, result) => self.entered(tgid, result)?,
+            Event::Inhabited(inodes) => {
+                if let Some(running) = &mut self.running {
+                    running.served.release(&mut running.kernel, &inodes)?;
+                }
             }
             Event::NotHandedOver(connection) => {
                 self.counters.no_proxy += 1;
@@ -187,7 +206,7 @@ impl Service {
                 self.draining = true;
                 self.hold_lease();
                 if let Some(running) = &mut self.running {
-                    running.listening.drain(..).for_each(|task| task.abort());
+                    running.served.close();
                 }
             }
             (Order::Release, _) => {
@@ -279,17 +298,11 @@ impl Service {
         });
     }
 
-    fn accepted(&mut self, index: usize, stream: TcpStream, client: SocketAddr) {
+    fn accepted(&mut self, cookie: u64, stream: TcpStream, client: SocketAddr) {
         let Some(running) = &mut self.running else {
             return;
         };
-        let Some(namespace) = running.namespaces.get(index) else {
-            return;
-        };
-        let Some(record) = running
-            .kernel
-            .take_origin(&flow(namespace.cookie(), client))
-        else {
+        let Some(record) = running.kernel.take_origin(&flow(cookie, client)) else {
             // Nobody was redirected here: somebody came by himself.
             self.counters.stray += 1;
             reset(stream);
@@ -310,11 +323,11 @@ impl Service {
         tokio::task::spawn_blocking(move || {
             let origin = attestor.attest(&record, client, cgroup, still);
             // At the end of the gate nobody listens any more.
-            let _ = events.send(Event::Attested(stream, Box::new(origin), index));
+            let _ = events.send(Event::Attested(stream, Box::new(origin)));
         });
     }
 
-    fn attested(&mut self, stream: TcpStream, origin: Box<Origin>, index: usize) {
+    fn attested(&mut self, stream: TcpStream, origin: Box<Origin>) {
         self.attesting -= 1;
         let Some(running) = &self.running else {
             return reset(stream);
@@ -323,14 +336,18 @@ impl Service {
             self.counters.no_proxy += 1;
             return reset(stream);
         };
+        let original = origin.original;
+        let namespace = match source_of(&running.bundle, original) {
+            Source::Client => running.served.get(origin.netns_cookie),
+            Source::Host => Some(running.served.host()),
+        };
+        let Some(namespace) = namespace.cloned() else {
+            // It was released while this was looked at: its processes have gone.
+            return reset(stream);
+        };
         let workload: WorkloadName = running.workloads.resolve(&origin);
         let connection = ConnectionId(self.next);
         self.next += 1;
-        let original = origin.original;
-        let namespace = match source_of(&running.bundle, original) {
-            Source::Client => running.namespaces[index].clone(),
-            Source::Host => running.namespaces[0].clone(),
-        };
         let known = Connection {
             workload: workload.clone(),
             original,
@@ -427,7 +444,7 @@ impl Service {
             KeeperToGate::Dial { dial, host, port } => {
                 self.counters.dials += 1;
                 let running = self.running.as_ref();
-                let from = running.map(|it| (it.dialler.clone(), it.namespaces[0].clone()));
+                let from = running.map(|it| (it.dialler.clone(), it.served.host().clone()));
                 tokio::spawn(async move {
                     let result = match from {
                         Some((dialler, host_ns)) => dialler.dial_host(&host_ns, &host, port).await,
@@ -464,7 +481,11 @@ impl Service {
             return;
         };
         running.kernel.pass_on_trace();
+        let mut strangers = BTreeSet::new();
         while let Some(refusal) = running.kernel.next_refusal() {
+            if refusal.reason == reason::NAMESPACE {
+                strangers.insert(refusal.tgid);
+            }
             let name = reason::name(refusal.reason);
             *self.counters.refused.entry(name).or_default() += 1;
             tracing::info!(
@@ -474,6 +495,71 @@ impl Service {
                 port = refusal.port,
                 "the kernel refused"
             );
+        }
+        // Who tries again is served, unless the namespace cannot be.
+        strangers.into_iter().for_each(|tgid| self.meet(tgid));
+    }
+
+    /// Enters the network namespace of a process, to listen there.
+    fn meet(&mut self, tgid: u32) {
+        let Some(running) = &self.running else { return };
+        // Whoever is passed over is seen again when he runs or tries something.
+        if self.draining || self.meeting.len() >= MEETING || !self.meeting.insert(tgid) {
+            return;
+        }
+        let exemptions = running.kernel.exemptions();
+        let known = running.served.known();
+        let events = self.events.clone();
+        tokio::task::spawn_blocking(move || {
+            let entered = Namespace::of(tgid).and_then(|namespace| {
+                if known.has(namespace.inode()) {
+                    return Err(NamespaceError::Served);
+                }
+                let listeners = Listeners::open(&namespace, &exemptions)?;
+                Ok((namespace, listeners))
+            });
+            // At the end of the gate nobody listens any more.
+            let _ = events.send(Event::Entered(tgid, entered));
+        });
+    }
+
+    fn entered(
+        &mut self,
+        tgid: u32,
+        result: Result<(Namespace, Listeners), NamespaceError>,
+    ) -> anyhow::Result<()> {
+        self.meeting.remove(&tgid);
+        let Some(running) = &mut self.running else {
+            return Ok(());
+        };
+        let (namespace, listeners) = match result {
+            Ok(entered) => entered,
+            Err(NamespaceError::Served) => return Ok(()),
+            Err(error) => {
+                // Its loopback may come up yet; each try enters it again.
+                tracing::info!(tgid, %error, "clients are refused there");
+                return Ok(());
+            }
+        };
+        if let Err(error) = running.served.has_room(&namespace) {
+            tracing::warn!(tgid, %error, "clients of one more are refused");
+            return Ok(());
+        }
+        tracing::info!(tgid, namespace = %namespace.name().display(), "served from now");
+        running
+            .served
+            .serve(&mut running.kernel, namespace, listeners, false)
+    }
+
+    /// Looks which namespaces have processes, so that the others are released.
+    fn look_at_processes(&self) {
+        if self.running.as_ref().is_some_and(|it| it.served.has_met()) {
+            let events = self.events.clone();
+            tokio::task::spawn_blocking(move || {
+                let inodes = Namespace::inhabited().into_keys().collect();
+                // At the end of the gate nobody listens any more.
+                let _ = events.send(Event::Inhabited(inodes));
+            });
         }
     }
 
@@ -492,8 +578,8 @@ impl Service {
         if let Some(running) = &self.running {
             let protected = running.kernel.protected();
             let listeners: Vec<_> = running
-                .namespaces
-                .iter()
+                .served
+                .all()
                 .map(|namespace| {
                     serde_json::json!({
                         "namespace": namespace.name(),

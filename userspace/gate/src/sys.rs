@@ -65,9 +65,9 @@ pub(crate) fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// Whether the mount namespace behind `file` belongs to the user namespace of
-/// this process (`NS_GET_USERNS`, ioctl_ns(2)). One that does not was made by
-/// somebody who need not be root here, and in it any file can stand at any path.
+/// Whether the namespace behind `file` belongs to the user namespace of this
+/// process (`NS_GET_USERNS`, ioctl_ns(2)). One that does not was made by somebody
+/// who need not be root here: he decides what is mounted, or routed, in it.
 pub(crate) fn is_made_by_root(file: impl AsFd) -> io::Result<bool> {
     const NS_GET_USERNS: libc::Ioctl = 0xb701;
     // SAFETY: the request takes no argument and returns a new descriptor.

@@ -37,7 +37,7 @@ pub struct Field {
 
 /// The server's address as [`Field::container`] has it, over a cable between
 /// the two.
-const OVER_THE_CABLE: &str = "192.0.2.2";
+pub const OVER_THE_CABLE: &str = "192.0.2.2";
 
 /// As Docker leaves them; CAP_NET_RAW is among them.
 const OF_CONTAINERS: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+setgid,+setuid,+setpcap,+net_bind_service,+net_raw,+sys_chroot,+mknod,+audit_write,+setfcap";
@@ -47,8 +47,8 @@ impl Field {
         Self::with(None)
     }
 
-    /// With a network namespace that lockgate serves and that has a cable to
-    /// the server.
+    /// With a network namespace that has a cable to the server; nobody tells
+    /// lockgate of it.
     pub fn with_container() -> Self {
         Self::with(Some(Namespace::new().unwrap()))
     }
@@ -67,7 +67,6 @@ impl Field {
             .unwrap();
             let places = format!("match = [\"{OVER_THE_CABLE}:5432\", ");
             config.body = config.body.replace("match = [", &places);
-            config.namespaces = vec![container.path()];
         }
         Self::over(
             Stage::over(Agent::start(&config).unwrap(), postgres),

@@ -44,7 +44,7 @@ fn attestor(field: &mut Field, workloads: &str) -> Arc<Attestor> {
     let workloads: Vec<Workload> = toml::from_str::<Config>(workloads).unwrap().workloads;
     let attestor = Arc::new(Attestor::new());
     attestor.look_for(&workloads);
-    watch_execs(&mut field.kernel, attestor.clone()).unwrap();
+    watch_execs(&mut field.kernel, attestor.clone(), |_| {}).unwrap();
     attestor
 }
 

@@ -84,10 +84,6 @@ impl Supervisor {
             counted(config.workloads.len(), "workload"),
             counted(self.policies, "policy")
         );
-        let more = match config.kernel.namespaces.len() {
-            0 => String::new(),
-            served => format!(" and {served} more"),
-        };
-        eprintln!("  network namespaces served: the host's{more}; clients of others are refused");
+        eprintln!("  network namespaces: the host's, and each other from its first process on");
     }
 }
