@@ -75,7 +75,8 @@ def disconnect(s):
 
 def plain():
     s = tcp()
-    s.connect((ADDRESS, PORT))
+    # With the scope that a link-local address has.
+    s.connect(socket.getaddrinfo(ADDRESS, PORT)[0][4])
     return s
 
 

@@ -67,6 +67,7 @@ impl Suite {
                 "e2e",
                 "--",
                 "bypass::",
+                "namespaces::",
                 // A line per way.
                 "--nocapture",
             ],

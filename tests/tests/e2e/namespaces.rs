@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lockgate_tests::{Output, Workload, run, sh};
 
-use crate::bypass::way::{Field, OVER_THE_CABLE};
+use crate::bypass::way::{Field, OVER_THE_CABLE, say};
 
 /// psql of `workload`, inside the container.
 fn inside(field: &Field, workload: &Workload, sql: &str) -> Output {
@@ -86,6 +86,8 @@ print(said[0], *sorted(set(said[1:])))
         rest == ["1", "connected"] || rest == ["connected"],
         "{output:?}"
     );
+    let way = "a namespace of its own, at once";
+    say("held", "Nobody", way, "refused, then redirected");
 }
 
 /// What the namespace may not reach, lockgate does not reach for it.
@@ -109,6 +111,8 @@ fn a_namespace_that_is_firewalled_stays_so() {
     .unwrap();
     let output = inside(&field, app, &insert(72));
     assert_eq!((output.ok(), count()), (false, 11), "{output:?}");
+    let said = output.stderr.trim().replace('\n', " ");
+    say("held", "app", "past its namespace's firewall", &said);
     sh(&format!(
         "ip netns exec {container} nft delete table ip wall"
     ))
@@ -129,6 +133,12 @@ fn those_who_share_a_namespace_are_told_apart() {
         let (report, app) = (report.join().unwrap(), app.join().unwrap());
         assert!(report.stderr.contains("to `report`"), "{report:?}");
         assert!(app.ok(), "{app:?}");
+        say(
+            "held",
+            "report",
+            "beside `app` in a namespace",
+            report.stderr.trim(),
+        );
     });
     assert_eq!(field.postgres().count("orders").unwrap(), 11);
 }

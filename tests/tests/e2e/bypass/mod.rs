@@ -240,3 +240,28 @@ print(s.recv(65536)); way.send(b'x')
         "written, as `app`",
     );
 }
+
+/// A target is what it lists; `*` lists every address, those with a scope, too.
+#[test]
+fn another_address_of_the_server_is_open_unless_the_port_is_protected() {
+    let way = |field: &Field| {
+        let namespace = field.postgres().namespace();
+        let addresses = sh(&format!(
+            "ip -n {} -6 -o addr show scope link",
+            namespace.name()
+        ))
+        .unwrap();
+        let address = addresses.split_whitespace().nth(3).unwrap();
+        let address = address.split('/').next().unwrap();
+        format!("plain @{address}%{}", namespace.host_link())
+    };
+    let mut field = Field::new();
+    let open = way(&field);
+    field.is_open(&Who::Nobody, &open);
+    let mut field = Field::with_targets(
+        "[[target]]\nname = \"rest\"\nprotocol = \"tcp\"\nmatch = [\"*:5432\"]\n",
+    );
+    let closed = way(&field);
+    field.try_all(&Who::Nobody, &[&closed]);
+    field.finish();
+}

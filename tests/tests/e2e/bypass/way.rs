@@ -44,18 +44,24 @@ const OF_CONTAINERS: &str = "-all,+chown,+dac_override,+fowner,+fsetid,+kill,+se
 
 impl Field {
     pub fn new() -> Self {
-        Self::with(None)
+        Self::with(None, "")
+    }
+
+    /// With further targets.
+    pub fn with_targets(more: &str) -> Self {
+        Self::with(None, more)
     }
 
     /// With a network namespace that has a cable to the server; nobody tells
     /// lockgate of it.
     pub fn with_container() -> Self {
-        Self::with(Some(Namespace::new().unwrap()))
+        Self::with(Some(Namespace::new().unwrap()), "")
     }
 
-    fn with(container: Option<Namespace>) -> Self {
+    fn with(container: Option<Namespace>, more: &str) -> Self {
         let postgres = server();
         let mut config = stage::config(&postgres, "");
+        config.body.push_str(more);
         if let Some(container) = &container {
             sh(&format!(
                 "ip -n {here} link add cable type veth peer name cable netns {there}
