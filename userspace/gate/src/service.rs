@@ -26,8 +26,8 @@ const REFUSALS: Duration = Duration::from_millis(200);
 /// How often namespaces are looked at that nobody may be in any more.
 const PROCESSES: Duration = Duration::from_secs(3);
 
-/// How many are entered at a time.
-const MEETING: usize = 32;
+/// How many are entered at a time: at the start, all containers of a host.
+const MEETING: usize = 256;
 
 /// How long a peer may leave its channel full.
 const PEER: Duration = Duration::from_secs(5);
