@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use lockgate_tests::run;
+use lockgate_tests::{root, run};
 use tempfile::TempDir;
 
 mod backup;
@@ -230,6 +230,42 @@ then PSQLException 25P02 ERROR: current transaction is abor
 batch BatchUpdateException 42501
 4|
 1 rows",
+    );
+}
+
+/// sqlx's program, which is compiled apart from the workspace.
+fn sqlx_client(what: &str) -> Client {
+    let target = root().join("target/sqlx");
+    let mut cargo = Command::new("cargo");
+    cargo
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--locked",
+            "--manifest-path",
+        ])
+        .arg(host::file("sqlx/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target);
+    let output = run(&mut cargo).unwrap();
+    assert!(output.ok(), "{output:?}");
+    Client::new(target.join("release/sqlx-client"), &[what])
+}
+
+#[test]
+fn sqlx() {
+    let host = Host::new();
+    host.works_the_same(&[(&sqlx_client("work"), Who::App)]);
+    host.is_told(
+        &sqlx_client("denied"),
+        "
+autocommit 42501 None lockgate: no policy permits
+prepared 42501 None lockgate: no policy permits
+4
+transaction 42501 None lockgate: no policy permits
+transaction 25P02 None current transaction is abor
+4",
     );
 }
 
