@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, mpsc};
 
-use lockgate_command::{Access, Resource, Statement, Verb, Verdict};
+use lockgate_command::{Access, Resource, Shown, Statement, Verb, Verdict};
 use lockgate_config::{Bundle, Config, PolicyFile};
 use lockgate_policy::{PACKS, Pack, Policies};
 use lockgate_sql::{
@@ -70,7 +70,7 @@ fn verdict(policies: &Policies, statement: &Statement) -> String {
     if decision.verdict == Verdict::Allow {
         let permits = decision.policies;
         // No tag here has a mask.
-        let mask = |_: &Resource| None::<()>;
+        let mask = |_: &Shown| Err::<(), _>("its tag has no mask".to_owned());
         decision = policies.decide_shown(permits, &workload, &target, &statement.shown, mask);
     }
     match decision.verdict {

@@ -8,6 +8,7 @@ mod crash;
 mod denial;
 mod evasions;
 mod main_job;
+mod masking;
 mod misfortune;
 mod names;
 mod namespaces;

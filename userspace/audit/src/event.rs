@@ -194,7 +194,7 @@ fn told(denial: &Denial) -> Cow<'_, str> {
 /// The columns in words: the record's columns have no other place for them.
 fn masked(columns: &[Shown]) -> String {
     let mut text = String::from("masked:");
-    for (index, Shown { output, column }) in columns.iter().enumerate() {
+    for (index, Shown { output, column, .. }) in columns.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
         text.push_str(&format!(
             "{comma} output {} ({column})",
@@ -206,7 +206,7 @@ fn masked(columns: &[Shown]) -> String {
 
 fn with_shown(accesses: &[Access], shown: &[Shown]) -> Vec<Access> {
     let mut all = accesses.to_vec();
-    for Shown { output: _, column } in shown {
+    for Shown { column, .. } in shown {
         let view = Access::new(Verb::View, column.clone());
         if !all.contains(&view) {
             all.push(view);

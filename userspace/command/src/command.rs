@@ -76,6 +76,9 @@ pub struct Shown {
     pub output: u16,
     /// The tagged column.
     pub column: Resource,
+    /// The type of its values as the server calls it, a domain by what it is
+    /// of: `int4`. With its schema if it is not built in.
+    pub type_name: Arc<str>,
 }
 
 /// A command that is refused without asking the policy, because lockgate

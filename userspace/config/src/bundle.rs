@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 use crate::Config;
 
@@ -36,7 +37,7 @@ pub struct PolicyFile {
     pub text: String,
 }
 
-/// What only keeper is handed.
+/// What only keeper is handed, and the proxy its part: [`Secrets::mask_key`].
 #[derive(Default, Deserialize)]
 pub struct Secrets {
     /// Passwords by target and workload.
@@ -45,6 +46,17 @@ pub struct Secrets {
     pub keys: BTreeMap<String, SecretString>,
     /// Password for ClickHouse.
     pub clickhouse: Option<SecretString>,
+    /// The key of keyed hashes. It goes to the proxy, and not to keeper.
+    #[serde(skip)]
+    pub mask_key: Option<SecretString>,
+}
+
+impl Secrets {
+    /// [`Secrets::mask_key`] as it goes through the channel to the proxy.
+    pub fn mask_key(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let key = self.mask_key.as_ref()?.expose_secret();
+        Some(Zeroizing::new(key.as_bytes().to_vec()))
+    }
 }
 
 impl fmt::Debug for Secrets {

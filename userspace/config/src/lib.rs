@@ -20,8 +20,8 @@ pub use finding::{Finding, Severity};
 pub use load::{Loaded, load, load_and, resolve};
 pub use model::{
     Agent, Audit, ClickHouse, Config, Credential, Durability, Kernel, Limits, LogFormat, Mask,
-    Metrics, Mode, Protocol, SecretSource, Source, Tag, Target, TargetTls, UpstreamTls, WhenFull,
-    Workload,
+    Masks, Metrics, Mode, Precision, Protocol, SecretSource, Source, Tag, Target, TargetTls,
+    UpstreamTls, WhenFull, Workload,
 };
 pub use place::{Host, Place};
 pub use text::{Position, Text};

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -17,6 +18,8 @@ pub struct Config {
     pub audit: Audit,
     /// The Prometheus endpoint.
     pub metrics: Metrics,
+    /// What masks share.
+    pub mask: Masks,
     /// Bounds on what a client may send.
     pub limits: Limits,
     /// What is protected.
@@ -306,15 +309,63 @@ pub struct Tag {
     pub mask: Option<Mask>,
 }
 
-/// How a masked value looks. Accepted and kept; until masking is there, a
-/// statement that touches the column is denied to those without `view`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is shown in the place of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mask {
-    /// The last n characters stay.
-    KeepLast(u32),
-    /// The first n characters stay.
+    /// NULL.
+    Null,
+    /// `[redacted]`.
+    Redact,
+    /// The first n characters stay, of a short value at most half of it.
     KeepFirst(u32),
+    /// The last n characters stay, of a short value at most half of it.
+    KeepLast(u32),
+    /// A keyed hash, equal for equal values: HMAC-SHA-256 with `mask.key`, cut
+    /// to 128 bits.
+    Hash,
+    /// The beginning of the year, month or day.
+    Truncate(Precision),
+    /// The largest multiple of n that is not above the value.
+    Bucket(u64),
+}
+
+/// What stays of a point in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// The year.
+    Year,
+    /// Year and month.
+    Month,
+    /// The date.
+    Day,
+}
+
+impl fmt::Display for Mask {
+    /// As the configuration has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Redact => f.write_str("redact"),
+            Self::KeepFirst(count) => write!(f, "{{ keep_first = {count} }}"),
+            Self::KeepLast(count) => write!(f, "{{ keep_last = {count} }}"),
+            Self::Hash => f.write_str("hash"),
+            Self::Truncate(Precision::Year) => f.write_str("{ truncate = \"year\" }"),
+            Self::Truncate(Precision::Month) => f.write_str("{ truncate = \"month\" }"),
+            Self::Truncate(Precision::Day) => f.write_str("{ truncate = \"day\" }"),
+            Self::Bucket(width) => write!(f, "{{ bucket = {width} }}"),
+        }
+    }
+}
+
+/// `[mask]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Masks {
+    /// The key of `mask = "hash"`, of 32 characters or more. Hashes are compared
+    /// and joined across hosts that have the same one.
+    pub key: Option<SecretSource>,
 }
 
 /// `target.credentials`

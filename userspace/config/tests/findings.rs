@@ -79,7 +79,7 @@ fn mistakes_of_form() {
     expect(&[
         (
             "[agnet]\n".into(),
-            "lockgate.toml:1:2: error: unknown field `agnet`, expected one of `agent`, `kernel`, `audit`, `metrics`, `limits`, `target`, `workload`; did you mean `agent`?",
+            "lockgate.toml:1:2: error: unknown field `agnet`, expected one of `agent`, `kernel`, `audit`, `metrics`, `mask`, `limits`, `target`, `workload`; did you mean `agent`?",
         ),
         (
             format!("{HEAD}{TARGET}mdoe = 'observe'\n"),
@@ -162,6 +162,20 @@ fn mistakes_about_targets() {
         (
             format!("{HEAD}{TARGET}tags = [{{ columns = 'ssn', tag = 'pii' }}]\n"),
             "lockgate.toml:7:21: error: `ssn` names no column; write schema.table.column or database.schema.table.column",
+        ),
+        (
+            format!("{HEAD}{TARGET}tags = [{{ columns = 'a.b.c', tag = 'pii', mask = 'hide' }}]\n"),
+            "lockgate.toml:7:50: error: unknown variant `hide`, expected one of `null`, `redact`, `keep_first`, `keep_last`, `hash`, `truncate`, `bucket`",
+        ),
+        (
+            format!(
+                "{HEAD}{TARGET}tags = [{{ columns = 'a.b.c', tag = 'pii', mask = {{ bucket = 1 }} }}]\n"
+            ),
+            "lockgate.toml:7:50: error: a bucket of 1 hides nothing; write { bucket = 1000 }, for example",
+        ),
+        (
+            format!("{HEAD}{TARGET}tags = [{{ columns = 'a.b.c', tag = 'pii', mask = 'hash' }}]\n"),
+            "lockgate.toml:7:50: error: the mask hash has no key; write key = { file = \"/etc/lockgate/secrets/mask\" } below [mask]; `openssl rand -hex 32` makes one",
         ),
         (
             format!(

@@ -33,7 +33,8 @@ pub enum Order {
     /// Check this configuration but do not use it yet; the descriptor is a
     /// memfd with `lockgate_config::Bundle` in JSON. → `Prepared`
     Prepare,
-    /// keeper only, before `Prepare`: a memfd with `lockgate_config::Secrets` in JSON.
+    /// keeper, before `Prepare`: a memfd with `lockgate_config::Secrets` in JSON.
+    /// The proxy, likewise, if there is one: a memfd with the key of masks.
     Secrets,
     /// Use what was prepared. → `Committed`
     Commit,

@@ -20,6 +20,17 @@ pub struct Decision {
     pub policies: Vec<PolicyRef>,
 }
 
+impl Decision {
+    /// The same denial, for a value that might have been masked but for `why`.
+    pub(crate) fn unmasked(mut self, why: &str) -> Self {
+        if let Verdict::Deny(denial) = &mut self.verdict {
+            let denial = Arc::make_mut(denial);
+            denial.hint = format!("it cannot be shown masked: {why}. {}", denial.hint);
+        }
+        self
+    }
+}
+
 /// What the policies say of one access; kept in the cache.
 #[derive(Clone, Debug)]
 pub(crate) enum Ruled {

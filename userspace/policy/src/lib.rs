@@ -27,7 +27,7 @@ pub use explain::{Deciding, Explanation};
 pub use finding::{Finding, Severity};
 pub use names::Missing;
 pub use pack::{PACKS, Pack, STARTER};
-pub use set::{Policies, no_mask};
+pub use set::Policies;
 
 /// The Cedar schema that every policy is validated against, in strict mode:
 /// `policies/lockgate.cedarschema`.

@@ -7,9 +7,7 @@ use cedar_policy::{
     Authorizer, Context, Decision as Answer, PolicyId, PolicySet, Request, ValidationError,
     ValidationMode, Validator,
 };
-use lockgate_command::{
-    Access, Denial, PolicyRef, Resource, Shown, TargetName, Verb, Verdict, WorkloadName,
-};
+use lockgate_command::{Access, Denial, PolicyRef, Shown, TargetName, Verb, Verdict, WorkloadName};
 use lockgate_config::Bundle;
 use quick_cache::sync::Cache;
 use quick_cache::{Equivalent, Weighter};
@@ -42,12 +40,6 @@ pub struct Policies {
     warnings: Vec<Finding>,
     authorizer: Authorizer,
     known: Cache<(u32, Access), Arc<Ruled>, Size>,
-}
-
-/// For [`Policies::decide_shown`] where nothing can mask: what would have to be
-/// masked is denied.
-pub fn no_mask(_: &Resource) -> Option<std::convert::Infallible> {
-    None
 }
 
 impl Policies {
@@ -149,15 +141,15 @@ impl Policies {
 
     /// Decides about the tagged columns that a command shows, when its accesses
     /// are permitted by `permits`: raw to those who may `view` them, masked
-    /// where `mask` has one for the column, else denied. So is an output that
-    /// would need two masks.
+    /// where `mask` has one for the column, else denied, and the client hears
+    /// why it has none. So is an output that would need two masks.
     pub fn decide_shown<M: PartialEq>(
         &self,
         mut permits: Vec<PolicyRef>,
         workload: &WorkloadName,
         target: &TargetName,
         shown: &[Shown],
-        mask: impl Fn(&Resource) -> Option<M>,
+        mask: impl Fn(&Shown) -> Result<M, String>,
     ) -> Decision {
         let mut masked: BTreeMap<u16, (&Shown, M)> = BTreeMap::new();
         for one in shown {
@@ -165,11 +157,16 @@ impl Policies {
             let decision = self.decide(workload, target, &[view]);
             if decision.verdict != Verdict::Allow {
                 let earlier = masked.get(&one.output).map(|(_, mask)| mask);
-                match mask(&one.column) {
-                    Some(mask) if earlier.is_none_or(|earlier| *earlier == mask) => {
+                let unmasked = match mask(one) {
+                    Ok(mask) if earlier.is_none_or(|earlier| *earlier == mask) => {
                         masked.entry(one.output).or_insert((one, mask));
+                        None
                     }
-                    _ => return decision,
+                    Ok(_) => Some("its column of the result has values of two masks".to_owned()),
+                    Err(why) => Some(why),
+                };
+                if let Some(why) = unmasked {
+                    return decision.unmasked(&why);
                 }
             }
             permits.extend(decision.policies);

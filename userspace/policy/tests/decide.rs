@@ -442,6 +442,7 @@ fn shows<'a>(outputs: impl IntoIterator<Item = (u16, &'a str)>) -> Vec<Shown> {
         .map(|(output, name)| Shown {
             output,
             column: column("shop", name),
+            type_name: "text".into(),
         })
         .collect()
 }
@@ -456,10 +457,10 @@ when { resource.tags.contains("pci") };
 "#;
     let policies = policies(view);
     let decide = |workload: &str, shown: &[Shown]| {
-        let mask = |column: &Resource| match column.path()[3].as_str() {
-            "ssn" => Some("x"),
-            "card" => Some("y"),
-            _ => None,
+        let mask = |shown: &Shown| match shown.column.path()[3].as_str() {
+            "ssn" => Ok("x"),
+            "card" => Ok("y"),
+            _ => Err("its tag has no mask".to_owned()),
         };
         policies.decide_shown(
             Vec::new(),
@@ -499,6 +500,7 @@ when { resource.tags.contains("pci") };
 
     let no_mask = denial(decide("report", &shows([(0, "ssn"), (1, "phone")])));
     assert!(no_mask.message.contains("customers/phone"), "{no_mask:?}");
+    assert!(no_mask.hint.contains("its tag has no mask"), "{no_mask:?}");
     assert_eq!(
         decide("unknown", &[]).verdict,
         Verdict::Allow,

@@ -198,8 +198,7 @@ impl SessionJudge {
                         &self.workload,
                         &self.target.name,
                         &statement.shown,
-                        // Values are not masked yet.
-                        lockgate_policy::no_mask,
+                        |shown| self.target.mask(shown),
                     );
                 }
                 (decision.verdict, decision.policies)

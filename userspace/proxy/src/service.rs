@@ -9,6 +9,7 @@ use lockgate_ipc::{
 };
 use lockgate_sql::{Analyser, AnalyserSettings};
 use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
 
 use crate::links::DialError;
 use crate::settings::Settings;
@@ -34,6 +35,8 @@ pub fn run(parent: OwnedFd) -> anyhow::Result<()> {
 /// of theirs.
 struct Service {
     parent: Arc<Channel>,
+    /// Goes with the next configuration.
+    mask_key: Option<OwnedFd>,
     prepared: Option<Arc<Settings>>,
     running: Option<Running>,
     gate: Option<Arc<Channel>>,
@@ -52,6 +55,7 @@ impl Service {
         let parent = Arc::new(Channel::new(parent)?);
         let mut service = Self {
             parent,
+            mask_key: None,
             prepared: None,
             running: None,
             gate: None,
@@ -77,8 +81,9 @@ impl Service {
                     self.keeper = Some(Arc::new(Channel::new(fd)?));
                     self.attach_keeper();
                 }
+                (Order::Secrets, Some(fd)) => self.mask_key = Some(fd),
                 (Order::Prepare, Some(fd)) => {
-                    let result = prepare(fd);
+                    let result = prepare(fd, self.mask_key.take());
                     let answer = result.as_ref().map(|_| ()).map_err(Clone::clone);
                     self.prepared = result.ok().map(Arc::new);
                     self.parent.send(&Report::Prepared(answer), None).await?;
@@ -87,7 +92,7 @@ impl Service {
                     self.commit().await?;
                     self.parent.send(&Report::Committed, None).await?;
                 }
-                (Order::Abort, _) => self.prepared = None,
+                (Order::Abort, _) => (self.prepared, self.mask_key) = (None, None),
                 (Order::Status, _) => {
                     let (report, fd) = Report::status(self.status())?;
                     self.parent.send(&report, fd).await?;
@@ -224,10 +229,12 @@ impl Running {
     }
 }
 
-fn prepare(fd: OwnedFd) -> Result<Settings, String> {
-    let bytes = from_memfd(fd).map_err(|why| why.to_string())?;
+fn prepare(fd: OwnedFd, mask_key: Option<OwnedFd>) -> Result<Settings, String> {
+    let read = |fd| from_memfd(fd).map_err(|why| why.to_string());
+    let mask_key = mask_key.map(read).transpose()?.map(Zeroizing::new);
+    let bytes = read(fd)?;
     let bundle: Bundle = serde_json::from_slice(&bytes).map_err(|why| why.to_string())?;
-    Settings::new(bundle)
+    Settings::new(bundle, mask_key.as_ref().map(|key| key.as_slice()))
 }
 
 /// Receives from gate and passes clients to the workers in turn.

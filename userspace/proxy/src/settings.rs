@@ -1,10 +1,13 @@
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use lockgate_command::TargetName;
-use lockgate_config::{Bundle, Host, Protocol, Target};
+use lockgate_command::{Shown, TargetName};
+use lockgate_config::{Bundle, Host, Mask, Protocol, Tag, Target};
+use lockgate_mask::Key;
+use lockgate_mask::postgres::Masker;
 use lockgate_policy::Policies;
-use lockgate_sql::Tags;
+use lockgate_sql::{TagMask, Tags};
 
 use crate::tls::Upstream;
 
@@ -25,13 +28,39 @@ pub(crate) struct TargetSettings {
     pub(crate) config: Target,
     /// Its tagged columns.
     pub(crate) tags: Tags,
+    /// Keys of hashes, by tag.
+    keys: BTreeMap<String, Key>,
     /// TLS towards its servers.
     pub(crate) upstream: Upstream,
 }
 
+impl TargetSettings {
+    /// How the values that are `shown` look to those who may not view them; the
+    /// error is a sentence for the client.
+    pub(crate) fn mask(&self, shown: &Shown) -> Result<TagMask<'_>, String> {
+        self.masker(shown).map(|(mask, _)| mask)
+    }
+
+    /// As [`TargetSettings::mask`], ready for use.
+    pub(crate) fn masker(&self, shown: &Shown) -> Result<(TagMask<'_>, Masker), String> {
+        let mask = self.tags.mask(&shown.column);
+        let mask = mask.ok_or("its tags have no mask, or several")?;
+        let key = mask.key.and_then(|tag| self.keys.get(tag));
+        let masker = Masker::new(mask.mask, &shown.type_name, key);
+        Ok((mask, masker.map_err(|misfit| misfit.to_string())?))
+    }
+}
+
+fn keys(tags: &[Tag], mask_key: Option<&[u8]>) -> BTreeMap<String, Key> {
+    let hashed = tags.iter().filter(|tag| tag.mask == Some(Mask::Hash));
+    let key = |tag: &Tag| Some((tag.tag.clone(), Key::of_tag(mask_key?, &tag.tag)));
+    hashed.filter_map(key).collect()
+}
+
 impl Settings {
     /// Checks a configuration. The error is one text for the operator.
-    pub(crate) fn new(bundle: Bundle) -> Result<Self, String> {
+    /// `mask_key` is for the tags whose values are hashed.
+    pub(crate) fn new(bundle: Bundle, mask_key: Option<&[u8]>) -> Result<Self, String> {
         let policies = Policies::load(&bundle).map_err(|findings| {
             let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
             lines.join("\n")
@@ -53,6 +82,7 @@ impl Settings {
                 name: TargetName::from(config.name.as_str()),
                 config: config.clone(),
                 tags: Tags::new(&config.tags),
+                keys: keys(&config.tags, mask_key),
                 upstream,
             }));
         }

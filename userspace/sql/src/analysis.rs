@@ -9,6 +9,7 @@ use crate::builtin::{converts_nothing, is_of_one_type};
 use crate::catalogue::FIRST_OF_USERS;
 use crate::lineage::Lineage;
 use crate::names::Need;
+use crate::resolve::CopyOut;
 use crate::{lineage, prescan, shape, template, walk};
 
 /// What one text does, as far as the text alone tells: what it needs, with
@@ -53,7 +54,7 @@ pub(crate) struct Facts {
     /// Whether it reads on in a cursor.
     pub(crate) fetches: bool,
     pub(crate) copy_in: bool,
-    pub(crate) copy_out: bool,
+    pub(crate) copy_out: CopyOut,
     /// Whether names are looked up only when it runs.
     pub(crate) late: bool,
     /// Whether the shape may show a secret even without literals.

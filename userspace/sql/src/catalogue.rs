@@ -3,6 +3,7 @@ mod queries;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +112,8 @@ pub struct Column {
     pub name: String,
     /// Whether it is computed from other columns, so that COPY leaves it out.
     pub generated: bool,
+    /// As in [`lockgate_command::Shown::type_name`].
+    pub type_name: Arc<str>,
 }
 
 /// A relation, or a column of one, that a view reads.
@@ -253,10 +256,11 @@ impl Catalogue {
             .collect();
         let mut numbered: HashMap<(u32, u32), String> = HashMap::new();
         for (oid, number, column) in read("columns", columns, |row| {
-            let [oid, position, name, generated] = texts(row)?;
+            let [oid, position, name, generated, type_name] = texts(row)?;
             let column = Column {
                 name: name.to_owned(),
                 generated: truth(generated)?,
+                type_name: type_name.into(),
             };
             Ok((number(oid)?, number(position)?, column))
         })? {
@@ -406,6 +410,7 @@ impl Catalogue {
                     .map(|name| Column {
                         name,
                         generated: false,
+                        type_name: "unknown".into(),
                     })
                     .collect(),
                 code_on_read: false,

@@ -43,6 +43,6 @@ pub use catalogue::{
 pub use extensions::extension_lists;
 pub use reading::Reading;
 pub use resolve::{
-    Effects, Resolved, SearchPath, SessionNames, refused, resolve, resolve_executing,
+    CopyOut, Effects, Resolved, SearchPath, SessionNames, refused, resolve, resolve_executing,
 };
-pub use tags::Tags;
+pub use tags::{TagMask, Tags};

@@ -65,8 +65,8 @@ pub struct Effects {
     pub fetches: bool,
     /// It may read COPY data from the client.
     pub copy_in: bool,
-    /// It may send COPY data to the client.
-    pub copy_out: bool,
+    /// The COPY data that it may send to the client.
+    pub copy_out: CopyOut,
 }
 
 impl Effects {
@@ -80,7 +80,44 @@ impl Effects {
             declares: self.declares | other.declares,
             fetches: self.fetches | other.fetches,
             copy_in: self.copy_in | other.copy_in,
-            copy_out: self.copy_out | other.copy_out,
+            copy_out: self.copy_out.and(other.copy_out),
+        }
+    }
+}
+
+/// The form of the COPY data that a client is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyOut {
+    /// There are none.
+    #[default]
+    None,
+    /// `FORMAT text`, with NULL as it is by default.
+    Text {
+        /// `DELIMITER`
+        delimiter: u8,
+        /// `HEADER`
+        header: bool,
+    },
+    /// `FORMAT csv`, with NULL and quotes as they are by default.
+    Csv {
+        /// `DELIMITER`
+        delimiter: u8,
+        /// `HEADER`
+        header: bool,
+    },
+    /// `FORMAT binary`
+    Binary,
+    /// Something else, or several.
+    Other,
+}
+
+impl CopyOut {
+    /// That of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::None, form) | (form, Self::None) => form,
+            _ => Self::Other,
         }
     }
 }
@@ -254,7 +291,7 @@ impl<'a> Resolver<'a> {
         effects.declares |= facts.declares;
         effects.fetches |= facts.fetches;
         effects.copy_in |= facts.copy_in;
-        effects.copy_out |= facts.copy_out;
+        effects.copy_out = effects.copy_out.and(facts.copy_out);
     }
 
     fn needs(&mut self) {

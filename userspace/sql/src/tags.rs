@@ -5,6 +5,15 @@ use lockgate_config::Mask;
 
 use crate::names::cut;
 
+/// The mask of a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TagMask<'a> {
+    /// How values are shown.
+    pub mask: Mask,
+    /// The tag whose key hashes them; none for other masks.
+    pub key: Option<&'a str>,
+}
+
 /// The tagged columns of a target.
 #[derive(Clone, Debug, Default)]
 pub struct Tags {
@@ -17,7 +26,16 @@ struct Tagged {
     /// Of this database only; of all if there is none.
     database: Option<String>,
     column: String,
+    tag: String,
     mask: Option<Mask>,
+}
+
+impl Tagged {
+    fn mask(&self) -> Option<TagMask<'_>> {
+        let mask = self.mask?;
+        let key = (mask == Mask::Hash).then_some(self.tag.as_str());
+        Some(TagMask { mask, key })
+    }
 }
 
 impl Tags {
@@ -39,6 +57,7 @@ impl Tags {
                 .push(Tagged {
                     database: database.map(str::to_owned),
                     column: column.to_owned(),
+                    tag: tag.tag.clone(),
                     mask: tag.mask,
                 });
         }
@@ -64,14 +83,14 @@ impl Tags {
     /// How the values of `column` are shown to those who may not view them.
     /// None where they cannot be shown at all: one of its tags has no mask, or
     /// its tags have several.
-    pub fn mask(&self, column: &Resource) -> Option<&Mask> {
+    pub fn mask(&self, column: &Resource) -> Option<TagMask<'_>> {
         let [database, schema, table, name] = column.path() else {
             return None;
         };
         let mut masks = self
             .tagged(database, schema, table)
             .filter(|tagged| tagged.column == *name)
-            .map(|tagged| tagged.mask.as_ref());
+            .map(Tagged::mask);
         let first = masks.next()??;
         masks.all(|mask| mask == Some(first)).then_some(first)
     }
@@ -138,8 +157,8 @@ mod tests {
         ]);
         let mask = |database: &str, column: &str| {
             let path = [database, "public", "customers", column];
-            tags.mask(&Resource::new(ResourceKind::Column, path))
-                .copied()
+            let mask = tags.mask(&Resource::new(ResourceKind::Column, path));
+            mask.map(|tagged| tagged.mask)
         };
         assert_eq!(mask("shop", "ssn"), last);
         assert_eq!(mask("other", "ssn"), None, "two masks");

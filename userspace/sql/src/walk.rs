@@ -10,6 +10,7 @@ mod change;
 mod code;
 mod column;
 mod condition;
+mod copy;
 mod define;
 mod expression;
 mod maintain;
@@ -132,7 +133,7 @@ impl Facts {
         self.declares |= declares;
         self.fetches |= fetches;
         self.copy_in |= copy_in;
-        self.copy_out |= copy_out;
+        self.copy_out = self.copy_out.and(copy_out);
         self.late |= late;
         self.secret |= secret;
         self.indifferent.extend(indifferent);

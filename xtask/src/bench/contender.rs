@@ -59,6 +59,11 @@ insert into pgbench_branches select g, 0, '' from generate_series(1, 10) g;
 create table pgbench_tellers(tid int primary key, bid int, tbalance int, filler char(84));
 insert into pgbench_tellers select g, 1, 0, '' from generate_series(1, 100) g;
 create table pgbench_history(tid int, bid int, aid int, delta int, mtime timestamp, filler char(22));
+create table bulk_open(id int primary key, a text, b text, c text, d text, e text, f text, g text, h text, i text);
+insert into bulk_open select g, md5(g::text), 'b' || g, md5(g::text), 'd' || g, md5(g::text), 'f' || g, md5(g::text), 'h' || g, md5(g::text)
+    from generate_series(1, 2000) g;
+create table bulk_tagged(like bulk_open including all);
+insert into bulk_tagged select * from bulk_open;
 grant select on all tables in schema public to app_rw;
 analyze;
 ";
@@ -131,6 +136,11 @@ impl Stand {
         &self.contenders
     }
 
+    /// The one that it is about.
+    pub fn lockgate(&self) -> Result<&Contender> {
+        self.contenders.last().context("they were lined up")
+    }
+
     /// The last of what lockgate logged.
     pub fn log(&self) -> String {
         let log = self.agent.log();
@@ -162,6 +172,8 @@ impl Drop for Stand {
 fn agent_config(postgres: &Postgres) -> AgentConfig {
     let body = format!(
         "[[target]]\nname = \"bench\"\nprotocol = \"postgres\"\nmatch = [\"{}:5432\"]\n\
+         tags = [\n{{ columns = \"public.bulk_tagged.a\", tag = \"pii\", mask = {{ keep_last = 4 }} }},\n\
+         {{ columns = \"public.bulk_tagged.f\", tag = \"pii\", mask = {{ keep_first = 2 }} }},\n]\n\
          credentials = [{{ workload = \"app\", user = \"app_rw\", \
          password = {{ file = \"SECRETS/app\" }} }}]\n\
          [[workload]]\nname = \"app\"\nunit = \"app.service\"\n",

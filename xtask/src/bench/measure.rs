@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -37,9 +37,31 @@ pub fn pgbench(
     duration: Duration,
     connect: bool,
 ) -> Result<Sample> {
+    let mut arguments = vec!["-S", "-M", mode];
+    if connect {
+        arguments.push("-C");
+    }
+    timed(contender, &arguments, clients, duration)
+}
+
+/// Two thousand rows of ten texts at a time, from `table`.
+pub fn bulk(contender: &Contender, table: &str, duration: Duration) -> Result<Sample> {
+    let mut script = tempfile::NamedTempFile::new()?;
+    writeln!(script, "select * from {table} where id <= 2000;")?;
+    let path = script.path().display().to_string();
+    timed(contender, &["-f", &path], 2, duration)
+}
+
+fn timed(
+    contender: &Contender,
+    arguments: &[&str],
+    clients: u32,
+    duration: Duration,
+) -> Result<Sample> {
     let mut command = contender.client("pgbench");
     command
-        .args(["-n", "-S", "-M", mode, "-c", &clients.to_string()])
+        .args(["-n", "-c", &clients.to_string()])
+        .args(arguments)
         .args([
             "-j",
             &clients.min(2).to_string(),
@@ -53,11 +75,8 @@ pub fn pgbench(
             &contender.port.to_string(),
             "-U",
             "app_rw",
+            "shop",
         ]);
-    if connect {
-        command.arg("-C");
-    }
-    command.arg("shop");
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

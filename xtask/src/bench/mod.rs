@@ -89,6 +89,26 @@ pub fn run(plan: &Plan, json: Option<&Path>, docs: bool) -> Result<()> {
         }
     }
 
+    if plan.has("bulk") {
+        let lockgate = stand.lockgate()?;
+        for round in 0..plan.rounds {
+            let measure = |table| measure::bulk(lockgate, table, plan.duration);
+            // Another one begins in each round.
+            let (open, masked) = match round % 2 {
+                0 => (measure("bulk_open")?, measure("bulk_tagged")?),
+                _ => {
+                    let masked = measure("bulk_tagged")?;
+                    (measure("bulk_open")?, masked)
+                }
+            };
+            eprintln!(
+                "[bench] round {}, bulk: {open}; masked: {masked}",
+                round + 1
+            );
+            report.bulk(open, masked);
+        }
+    }
+
     let reading = reading::cost().context("what reading a statement costs")?;
     eprintln!("[bench] reading new statements: {reading:?}");
     report.reading(reading);

@@ -153,8 +153,15 @@ fn transaction(page: &mut Page, stage: &Stage) -> Result<()> {
 }
 
 fn tagged_column(page: &mut Page, stage: &Stage) -> Result<()> {
-    page.heading("A column with a tag, by whatever way one asks for it");
+    page.heading("A column with a tag: masked where it is shown, refused where it is used");
+    let sql = "SELECT id, name, ssn FROM customers ORDER BY id LIMIT 2";
+    let masked = stage.psql(page, "support", &[sql])?;
+    page.must(
+        "the numbers are masked",
+        masked.stdout.contains("*******6789") && !masked.all().contains("123-45"),
+    );
     for sql in [
+        "SELECT id FROM customers WHERE ssn LIKE '123%'",
         "SELECT upper(ssn) AS x FROM customers",
         "SELECT c FROM customers c",
     ] {
@@ -214,7 +221,7 @@ fn record(page: &mut Page, stage: &Stage) -> Result<()> {
     page.heading("The record, on this host");
     let words = ["audit", "search", "--verdict", "deny", "--since", "1h"];
     // What was denied last reaches the store a moment later.
-    stage.agent.events(&["--verdict", "deny"], 5)?;
+    stage.agent.events(&["--verdict", "deny"], 6)?;
     page.command("root", &format!("lockgate {}", words.join(" ")));
     let found = stage.agent.lockgate(&words)?;
     page.output(&found);
@@ -229,7 +236,7 @@ fn record(page: &mut Page, stage: &Stage) -> Result<()> {
 
     page.heading("The same question, in ClickHouse");
     page.command("clickhouse", stage::QUESTION);
-    let local = stage.agent.events(&["--verdict", "deny"], 5)?.len();
+    let local = stage.agent.events(&["--verdict", "deny"], 6)?.len();
     let deadline = Instant::now() + Duration::from_secs(15);
     let counted = loop {
         let counted = stage.clickhouse.query(stage::COUNT).unwrap_or_default();

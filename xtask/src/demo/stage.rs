@@ -201,7 +201,7 @@ fn config(postgres: &Postgres, clickhouse: &ClickHouse) -> AgentConfig {
 name = "orders-db"
 protocol = "postgres"
 match = ["{address}:5432"]
-tags = [{{ columns = "public.customers.ssn", tag = "pii" }}]
+tags = [{{ columns = "public.customers.ssn", tag = "pii", mask = {{ keep_last = 4 }} }}]
 credentials = [
   {{ workload = "nightly-report", user = "report_ro", password = {{ file = "SECRETS/report_ro" }} }},
   {{ workload = "support", user = "app_rw", password = {{ file = "SECRETS/app_rw" }} }},

@@ -201,6 +201,7 @@ impl Decided {
         let shown = Shown {
             output: 1,
             column: Resource::new(ResourceKind::Column, path),
+            type_name: "text".into(),
         };
         let statement = Arc::make_mut(&mut masked.command.statement);
         statement.shown = vec![shown.clone()];

@@ -2,6 +2,7 @@
 
 mod agent;
 mod credentials;
+mod masks;
 mod targets;
 mod tls;
 
@@ -49,6 +50,7 @@ impl<'a> Check<'a> {
         self.audit(&config.audit);
         self.limits(&config.limits);
         self.targets(config);
+        self.masks(config);
         self.users_of_workloads(config, uid_of);
         self.policies(&config.agent.policies);
         self.look_up_names(config);

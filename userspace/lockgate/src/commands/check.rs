@@ -2,7 +2,9 @@ use std::collections::BTreeMap;
 
 use anyhow::bail;
 use lockgate_command::{Resource, ResourceKind};
-use lockgate_config::{Finding, Severity, Text};
+use lockgate_config::{Finding, Severity, Tag, Text};
+use lockgate_mask::Key;
+use lockgate_mask::postgres::{Masker, Misfit};
 use lockgate_policy::{Missing, closest};
 use lockgate_sql::{Catalogue, Relation};
 
@@ -133,17 +135,26 @@ fn names(
             [database, path @ ..] if names.len() == 4 => (Some(database.as_str()), path),
             path => (None, path),
         };
-        let looked: Vec<Option<Missing>> = found
+        let number = number.to_string();
+        let catalogues: Vec<&Catalogue> = found
             .iter()
             .filter(|(name, _)| only.is_none_or(|only| only == **name))
-            .filter_map(|(_, database)| database.as_ref())
-            .map(|database| missing_in(&database.catalogue, ResourceKind::Column, path))
+            .filter_map(|(_, database)| Some(&database.as_ref()?.catalogue))
             .collect();
+        let misfit = |catalogue: &&Catalogue| misfit_in(catalogue, path, tag);
+        if let Some(misfit) = catalogues.iter().find_map(misfit) {
+            let at = ["target", &index, "tags", &number, "mask"];
+            let message = format!("`{}` cannot be masked: {misfit}", tag.columns);
+            let fix = "choose a mask that fits; until then its values are denied, not masked";
+            findings.push(text.finding(Severity::Error, &at, message, fix));
+        }
         // A tag without a database may be meant for any.
-        let Some(Some(missing)) = looked.into_iter().min_by_key(Option::is_some) else {
+        let looked = catalogues
+            .iter()
+            .map(|catalogue| missing_in(catalogue, ResourceKind::Column, path));
+        let Some(Some(missing)) = looked.min_by_key(Option::is_some) else {
             continue;
         };
-        let number = number.to_string();
         let at = ["target", &index, "tags", &number, "columns"];
         let message = format!(
             "the tag `{}` is on no column: `{}`: {}",
@@ -163,6 +174,18 @@ fn names(
         findings,
         format!("; names looked up in {}", servers.join(", ")),
     ))
+}
+
+/// Why the mask of a tag does not fit the type of its column.
+fn misfit_in(catalogue: &Catalogue, path: &[String], tag: &Tag) -> Option<Misfit> {
+    let [schema, table, name] = path else {
+        return None;
+    };
+    let columns = &catalogue.relation(schema, table)?.columns;
+    let column = columns.iter().find(|column| column.name == *name)?;
+    // Nothing is hashed here.
+    let key = Key::of_tag(&[], &tag.tag);
+    Masker::new(tag.mask?, &column.type_name, Some(&key)).err()
 }
 
 /// What a database lacks for a name to mean something.

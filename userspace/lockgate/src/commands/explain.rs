@@ -6,11 +6,13 @@ use lockgate_command::{
     Access, Refusal, Resource, ResourceKind, Shown, Statement, TargetName, Verb, Verdict,
     WorkloadName,
 };
-use lockgate_config::{Mode, Protocol, Target};
-use lockgate_policy::{Deciding, Explanation, Policies, no_mask};
+use lockgate_config::{Mask, Mode, Protocol, Target};
+use lockgate_mask::Key;
+use lockgate_mask::postgres::Masker;
+use lockgate_policy::{Deciding, Explanation, Policies};
 use lockgate_sql::{
-    Analyser, AnalyserSettings, Analysis, Catalogue, Reading, SearchPath, SessionNames, Tags,
-    resolve,
+    Analyser, AnalyserSettings, Analysis, Catalogue, Reading, SearchPath, SessionNames, TagMask,
+    Tags, resolve,
 };
 use serde_json::{Value, json};
 
@@ -38,6 +40,8 @@ struct Output {
     shown: Shown,
     /// Of `view` on the column.
     why: Explanation,
+    /// What is shown to who may not view it, or why there is nothing.
+    mask: Result<Mask, String>,
 }
 
 /// Whose names the statement's were taken for.
@@ -104,6 +108,7 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
         None => {}
     }
     let name = TargetName::from(target.name.as_str());
+    let tags = Tags::new(&target.tags);
     let workload = &answer.workload;
     let decision = policies.decide(workload, &name, &accesses);
     answer.verdict = decision.verdict;
@@ -114,8 +119,9 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
     }
     if answer.verdict == Verdict::Allow {
         let permits = decision.policies;
+        let mask = |shown: &Shown| mask_of(&tags, &answer.names, shown);
         answer.verdict = policies
-            .decide_shown(permits, workload, &name, &shown, no_mask)
+            .decide_shown(permits, workload, &name, &shown, mask)
             .verdict;
     }
     let explained = |access: Access| {
@@ -134,6 +140,7 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
     answer.accesses = named.chain(unnamed).collect();
     let output = |shown: Shown| Output {
         why: explained(Access::new(Verb::View, shown.column.clone())).1,
+        mask: mask_of(&tags, &answer.names, &shown).map(|mask| mask.mask),
         shown,
     };
     answer.outputs = shown.into_iter().map(output).collect();
@@ -145,6 +152,20 @@ pub(crate) fn explain(asked: &Explain) -> anyhow::Result<Exit> {
         false => Exit::Yes,
         true => Exit::No,
     })
+}
+
+/// What is shown in the place of a column's values. Where the server was not
+/// asked, types are not known, and every mask is taken to fit.
+fn mask_of<'a>(tags: &'a Tags, names: &Names, shown: &Shown) -> Result<TagMask<'a>, String> {
+    let mask = tags.mask(&shown.column);
+    let mask = mask.ok_or("its tags have no mask, or several")?;
+    if matches!(names, Names::Server(_)) {
+        // Nothing is hashed here.
+        let key = mask.key.map(|tag| Key::of_tag(&[], tag));
+        let masker = Masker::new(mask.mask, &shown.type_name, key.as_ref());
+        masker.map_err(|misfit| misfit.to_string())?;
+    }
+    Ok(mask)
 }
 
 fn database_of(asked: &Explain, policies: &Policies, target: &Target) -> anyhow::Result<String> {
@@ -294,6 +315,8 @@ impl Answer<'_> {
                 "output": output.shown.output,
                 "column": output.shown.column.entity_id(&target),
                 "view": output.why,
+                "mask": output.mask.as_ref().ok(),
+                "no_mask": output.mask.as_ref().err(),
             })).collect::<Vec<_>>(),
         });
         match &self.names {
@@ -350,12 +373,13 @@ impl Answer<'_> {
                 println!("  {:<width$}  to permit it: {command}", "");
             }
         }
-        for Output { shown, why } in &self.outputs {
+        for Output { shown, why, mask } in &self.outputs {
             let column = escaped(&shown.column.path().get(1..).unwrap_or_default().join("."));
             let number = u32::from(shown.output) + 1;
-            let becomes = match why {
-                Explanation::Permitted { .. } => "as it is stored",
-                _ => "so that it is denied",
+            let becomes = match (why, mask) {
+                (Explanation::Permitted { .. }, _) => "as it is stored".to_owned(),
+                (_, Ok(mask)) => format!("masked by {mask}"),
+                (_, Err(no_mask)) => format!("so that it is denied ({no_mask})"),
             };
             println!(
                 "  column {number} of the result shows {column}, {becomes}: `view` is {}",

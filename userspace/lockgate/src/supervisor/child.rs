@@ -146,16 +146,20 @@ impl Child {
         }
     }
 
-    /// Hands over a configuration to be checked; keeper has the secrets, too.
+    /// Hands over a configuration to be checked, and the secrets that it needs.
     /// The inner error is the child's refusal.
     pub(super) async fn prepare(
         &self,
         bundle: &Bundle,
         secrets: &Secrets,
     ) -> anyhow::Result<Result<(), String>> {
-        if self.role == Role::Keeper {
-            let text = Zeroizing::new(serde_json::to_vec(secrets)?);
-            let fd = to_memfd("secrets", &text)?;
+        let own = match self.role {
+            Role::Keeper => Some(Zeroizing::new(serde_json::to_vec(secrets)?)),
+            Role::Proxy => secrets.mask_key(),
+            Role::Gate => None,
+        };
+        if let Some(own) = own {
+            let fd = to_memfd("secrets", &own)?;
             self.send(&Order::Secrets, Some(fd)).await?;
         }
         let fd = to_memfd("bundle", &serde_json::to_vec(bundle)?)?;

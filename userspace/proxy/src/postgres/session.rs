@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use lockgate_command::{Judge, Outcome, TextId, Ticket};
+use lockgate_command::{Judge, Outcome, Shown, TextId, Ticket};
 use lockgate_sql::{Analysis, Catalogue, Reading, SessionNames};
 use lockgate_wire_postgres::{ProtocolError, Relay, Request, ResponseEvent, error_response};
 
@@ -20,6 +20,7 @@ use crate::worker::{Intercepted, Worker};
 mod begin;
 mod commands;
 mod cursors;
+mod masking;
 mod meaning;
 
 use cursors::Cursors;
@@ -47,6 +48,8 @@ pub(super) struct Session {
     /// A command has reached a tagged column.
     tagged_in_reach: bool,
     bound: BTreeMap<u64, Bound>,
+    /// What was bound last of what is masked.
+    masked: Option<u64>,
     cursors: Cursors,
     /// What was permitted last of what may take COPY data.
     copying: Option<Bound>,
@@ -101,6 +104,8 @@ struct Bound {
     changes: u64,
     /// Under which settings it was permitted.
     settings: Arc<Settings>,
+    /// Which columns are masked.
+    masked: Option<Arc<[Shown]>>,
 }
 
 /// The rows of an answer of the server to a question of our own.
@@ -183,9 +188,10 @@ impl Session {
                 Some(Request::Parse { text, types }) => self.parse(text, &types).await?,
                 Some(Request::Bind {
                     candidates,
+                    named,
                     parameters,
                 }) => {
-                    self.bind(&candidates, &parameters).await?;
+                    self.bind(&candidates, named, &parameters).await?;
                 }
                 Some(Request::Execute { tickets }) => self.execute(&tickets).await?,
                 Some(Request::FunctionCall) => self.function_call(),

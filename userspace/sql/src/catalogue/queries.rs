@@ -24,11 +24,23 @@ where n.nspname !~ '^pg_(toast_)?temp_'
 order by c.oid";
 
 /// System columns have negative numbers and are left out: every relation has
-/// the same ones.
+/// the same ones. The type of a domain is the one that it is of, as on the wire.
 const COLUMNS: &str = "
-select a.attrelid, a.attnum, a.attname, a.attgenerated <> ''
+with recursive base(oid, of) as (
+    select t.oid, t.oid from pg_type t where t.typtype <> 'd'
+    union all
+    select d.oid, base.of from pg_type d join base on base.oid = d.typbasetype where d.typtype = 'd'
+)
+select a.attrelid, a.attnum, a.attname, a.attgenerated <> '',
+    case when t.oid < 16384 or (t.typname = 'citext' and e.extname = 'citext') then t.typname
+        else m.nspname || '.' || t.typname end
 from pg_attribute a join pg_class c on c.oid = a.attrelid
     join pg_namespace n on n.oid = c.relnamespace
+    join base on base.oid = a.atttypid
+    join pg_type t on t.oid = base.of
+    join pg_namespace m on m.oid = t.typnamespace
+    left join pg_depend d on d.classid = 'pg_type'::regclass and d.objid = t.oid and d.deptype = 'e'
+    left join pg_extension e on e.oid = d.refobjid
 where a.attnum > 0 and not a.attisdropped and a.attrelid >= 16384
   and c.relkind in ('r', 'p', 'v', 'm', 'f') and n.nspname !~ '^pg_(toast_)?temp_'
 order by a.attrelid, a.attnum";

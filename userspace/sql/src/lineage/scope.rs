@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::{Reference, Unsure};
 
@@ -18,6 +19,8 @@ pub(crate) struct Field {
     pub(super) of: Columns,
     /// Whether each value is one of theirs as it is stored.
     pub(super) direct: bool,
+    /// Of which type; none where only the server knows it.
+    pub(super) type_name: Option<Arc<str>>,
 }
 
 /// What one entry of a FROM clause brings into scope.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use lockgate_command::{Resource, Shown};
 
@@ -29,6 +30,7 @@ pub(crate) struct TableColumn<'a> {
     pub(crate) name: &'a str,
     /// Whether it is computed from others.
     pub(crate) generated: bool,
+    pub(crate) type_name: &'a Arc<str>,
     /// The tagged columns that its values are of.
     pub(crate) tagged: Vec<Resource>,
 }
@@ -107,9 +109,14 @@ impl<T: Tables> Tracer<'_, T> {
                 continue;
             }
             seen.extend(&field.of);
+            if field.of.is_empty() {
+                continue;
+            }
+            let type_name = field.type_name.as_ref().ok_or(Unsure)?;
             shown.extend(field.of.iter().map(|column| Shown {
                 output,
                 column: self.columns[*column].clone(),
+                type_name: type_name.clone(),
             }));
         }
         // What no output shows in the end was still used.
@@ -171,6 +178,7 @@ impl<T: Tables> Tracer<'_, T> {
             name: Some(column.name.into()),
             of: tagged.map(|column| self.number(column)).collect(),
             direct: true,
+            type_name: Some(column.type_name.clone()),
         }
     }
 
@@ -216,7 +224,9 @@ impl<T: Tables> Tracer<'_, T> {
         self.spend(left.len())?;
         for (field, other) in left.iter_mut().zip(right) {
             field.of.extend(&other.of);
-            field.direct &= other.direct;
+            field.type_name = common_type(&field.type_name, &other.type_name);
+            // Of two types, the server converts the values of one.
+            field.direct &= other.direct && (field.type_name.is_some() || field.of.is_empty());
             if compares {
                 self.note(How::Filter, &field.of);
             }
@@ -641,6 +651,7 @@ impl<T: Tables> Tracer<'_, T> {
                 name: Some(name.clone()),
                 direct: of.is_empty(),
                 of,
+                type_name: None,
             });
         }
         let others = left.into_iter().chain(right);
@@ -665,6 +676,23 @@ fn computed(name: Option<Rc<str>>) -> Field {
         name,
         of: Columns::new(),
         direct: true,
+        type_name: None,
+    }
+}
+
+/// The type of a column of a UNION, if no value changes on the way to it. Texts
+/// of any type stay the text that they are; what is computed beside a text can
+/// only be one.
+fn common_type(left: &Option<Arc<str>>, right: &Option<Arc<str>>) -> Option<Arc<str>> {
+    let is_text = |name: &Option<Arc<str>>| match name.as_deref() {
+        Some(name) => matches!(name, "text" | "varchar" | "bpchar" | "name" | "citext"),
+        None => true,
+    };
+    match (left, right) {
+        (Some(left), Some(right)) if left == right => Some(left.clone()),
+        (None, None) => None,
+        _ if is_text(left) && is_text(right) => Some("text".into()),
+        _ => None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lockgate_command::{Access, Resource, ResourceKind, Verb};
 
-use super::{Resolved, Resolver, SearchPath, SessionNames, found_on};
+use super::{CopyOut, Resolved, Resolver, SearchPath, SessionNames, found_on};
 use crate::analysis::{Analysis, Facts};
 use crate::catalogue::{Catalogue, Relation, RelationKind, is_system};
 use crate::lineage::{self, Lineage, Root, Table, TableColumn, Tables, Traced, Unsure};
@@ -20,6 +20,10 @@ pub(super) fn resolve(
     tags: &Tags,
 ) -> Option<Resolved> {
     let lineage = analysis.lineage.as_deref()?;
+    if analysis.facts.copy_out == CopyOut::Other {
+        // Nobody could mask that.
+        return None;
+    }
     let SearchPath::Known(path) = &session.search_path else {
         return None;
     };
@@ -147,6 +151,7 @@ impl Tables for Known<'_> {
         let columns = relation.columns.iter().map(|column| TableColumn {
             name: &column.name,
             generated: column.generated,
+            type_name: &column.type_name,
             tagged: self.tagged(&relatives, &column.name),
         });
         Ok(Table {

@@ -5,6 +5,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::*;
 
 use super::condition::{all_rows, merge_picks_rows, picks_rows};
+use super::copy;
 use super::query::in_scope;
 use super::{Visit, Walk, Walked, known, string};
 
@@ -280,7 +281,9 @@ impl Visit for CopyStmt {
         match (*is_program || !filename.is_empty(), *is_from) {
             (true, _) => walk.target(Verb::Program),
             (false, true) => walk.facts.copy_in = true,
-            (false, false) => walk.facts.copy_out = true,
+            (false, false) => {
+                walk.facts.copy_out = walk.facts.copy_out.and(copy::out(options));
+            }
         }
         query.visit(walk)?;
         options.visit(walk)?;

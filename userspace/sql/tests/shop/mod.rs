@@ -57,7 +57,7 @@ pub fn words(resolved: &Resolved) -> String {
         return format!("refused: {}", refusal.construct);
     }
     let mut words: Vec<String> = resolved.statement.accesses.iter().map(word).collect();
-    for Shown { output, column } in &resolved.statement.shown {
+    for Shown { output, column, .. } in &resolved.statement.shown {
         words.push(format!("shows {output}: {}", column.path()[1..].join(".")));
     }
     words.sort();
@@ -110,21 +110,21 @@ pub fn catalogue() -> Catalogue {
         122 shop prices r
         123 shop notes r";
     let columns = "
-        100 1 id f
-        100 2 customer_id f
-        100 3 amount f
-        100 4 status f
-        101 1 id f
-        101 2 name f
-        101 3 ssn f
-        102 1 id f
-        102 2 order_id f
-        107 1 what f
-        113 1 id f
-        113 2 ssn f
-        120 1 id f
-        121 1 id f
-        121 2 maker f";
+        100 1 id f int4
+        100 2 customer_id f int4
+        100 3 amount f numeric
+        100 4 status f text
+        101 1 id f int4
+        101 2 name f text
+        101 3 ssn f text
+        102 1 id f int4
+        102 2 order_id f int4
+        107 1 what f text
+        113 1 id f int4
+        113 2 ssn f text
+        120 1 id f int4
+        121 1 id f int4
+        121 2 maker f int4";
     let dependencies = "
         103 100 0 f
         103 100 1 f

@@ -64,9 +64,11 @@ fn main() {
                     .expect("requests are well-formed")
                 {
                     match request {
-                        Request::Query { .. } => relay.allow_query(round.into(), &mut upstream),
+                        Request::Query { .. } => {
+                            relay.allow_query(round.into(), None, &mut upstream)
+                        }
                         Request::Parse { .. } => relay.allow_parse((), &mut upstream),
-                        Request::Bind { .. } => relay.allow_bind(round.into(), &mut upstream),
+                        Request::Bind { .. } => relay.allow_bind(round.into(), None, &mut upstream),
                         Request::Execute { .. } => relay.allow_execute(&mut upstream),
                         Request::FunctionCall | Request::Terminate => {}
                     }

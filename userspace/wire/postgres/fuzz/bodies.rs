@@ -2,11 +2,14 @@
 #![allow(dead_code, reason = "each target uses one of them")]
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use bytes::BytesMut;
+use lockgate_config::Mask;
+use lockgate_mask::postgres::Masker;
 use lockgate_wire_postgres::{
-    ClientStartup, DenialText, LoginEvent, LoginRequest, Relay, RelaySettings, Request,
-    StartupEvent, UpstreamLogin,
+    ClientStartup, CopyRows, DenialText, LoginEvent, LoginRequest, Masking, Relay, RelaySettings,
+    Request, StartupEvent, UpstreamLogin,
 };
 
 const LIMIT: usize = 256;
@@ -89,6 +92,20 @@ pub fn relay(data: &[u8]) {
     session.check();
 }
 
+/// Of every third command rows are masked, of another COPY data.
+fn masking(number: u64) -> Option<Arc<Masking>> {
+    let copy = match number % 3 {
+        0 => return None,
+        1 => None,
+        _ => Some(CopyRows::Csv {
+            delimiter: b',',
+            header: number % 2 == 0,
+        }),
+    };
+    let mask = Masker::new(Mask::Redact, "text", None).ok()?;
+    Masking::new(1, [(0, mask)], copy).map(Arc::new)
+}
+
 struct Session {
     relay: Relay<u64>,
     from_client: BytesMut,
@@ -138,14 +155,14 @@ impl Session {
                 Request::Terminate => return false,
                 Request::Query { text } if !deny => {
                     self.allowed.insert(text.to_vec());
-                    relay.allow_query(self.number, out);
+                    relay.allow_query(self.number, masking(self.number), out);
                 }
                 Request::Parse { text, .. } if !deny => {
                     self.allowed.insert(text.to_vec());
                     relay.allow_parse(self.number, out);
                 }
                 Request::Bind { candidates, .. } if !deny && !candidates.is_empty() => {
-                    relay.allow_bind(self.number, out);
+                    relay.allow_bind(self.number, masking(self.number), out);
                 }
                 Request::Execute { tickets } if !deny && !tickets.is_empty() => {
                     relay.allow_execute(out);

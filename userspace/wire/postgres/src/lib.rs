@@ -23,5 +23,5 @@ pub use cancel::{CancelKey, cancel_request};
 pub use error::{ErrorFields, ProtocolError};
 pub use login::{LoginDone, LoginEvent, LoginRequest, Mechanism, UpstreamLogin};
 pub use messages::{error_response, greet, ssl_request};
-pub use relay::{DenialText, Relay, RelaySettings, Request, ResponseEvent};
+pub use relay::{CopyRows, DenialText, Masking, Relay, RelaySettings, Request, ResponseEvent};
 pub use startup::{ClientStartup, StartupEvent, StartupMessage};

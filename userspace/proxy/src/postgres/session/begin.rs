@@ -11,8 +11,8 @@ use lockgate_sql::{Catalogue, Reading, SearchPath, SessionNames};
 use lockgate_wire_postgres::{CancelKey, LoginDone, Relay, RelaySettings, StartupMessage, greet};
 use rand::RngCore;
 
-use super::commands::unmaskable;
 use super::cursors::Cursors;
+use super::masking::unmaskable;
 use super::meaning::{analyse, names_of};
 use super::{Asked, CatalogueState, Session};
 use crate::counters;
@@ -99,6 +99,7 @@ impl Session {
             catalogue: CatalogueState::Current,
             tagged_in_reach: false,
             bound: BTreeMap::new(),
+            masked: None,
             cursors: Cursors::default(),
             copying: None,
             execute_is_opaque: false,

@@ -13,10 +13,16 @@ use lockgate_wire_postgres::DenialText;
 use rand::RngCore;
 use sha2::{Digest, Sha256};
 
+use super::masking::{
+    AMBIGUOUS, AMBIGUOUS_HINT, BESIDE, BESIDE_HINT, Masked, NAMED, NAMED_HINT, unmaskable,
+};
 use super::{Bound, CatalogueState, Prepared, Session, SessionError};
 
 /// Portals whose command is remembered for a later Execute.
 const BOUND: usize = 1024;
+
+/// May go, masked or as it is; or not.
+pub(super) type Permit = Result<Option<Masked>, Arc<Denial>>;
 
 impl Session {
     pub(super) async fn query(&mut self, text: Bytes) -> Result<(), SessionError> {
@@ -28,11 +34,13 @@ impl Session {
             text,
             digest: self.digest(text, &analysis),
         };
-        let (ticket, verdict) = self.decide(&command, denial).await?;
+        let (ticket, verdict) = self.decide(&command, &resolved, denial).await?;
         match verdict {
-            Ok(()) => {
+            Ok(permitted) => {
                 self.takes_effect(&resolved, &analysis, &command);
-                self.relay.allow_query(ticket, &mut self.server.output);
+                let masking = permitted.map(|Masked { masking, .. }| masking);
+                self.relay
+                    .allow_query(ticket, masking, &mut self.server.output);
             }
             Err(denial) => self.deny(Some(ticket), &denial),
         }
@@ -51,14 +59,16 @@ impl Session {
         let text = TextId::of(&text);
         let prepared = Prepared { text, analysis };
         match self.judge.preview(&resolved.statement) {
-            Verdict::Allow => self.relay.allow_parse(prepared, &mut self.server.output),
-            Verdict::Deny(_) | Verdict::Hold(_) | Verdict::Mask(_) => {
+            Verdict::Allow | Verdict::Mask(_) => {
+                self.relay.allow_parse(prepared, &mut self.server.output);
+            }
+            Verdict::Deny(_) | Verdict::Hold(_) => {
                 let command = whole(&resolved.statement, text);
-                let (ticket, verdict) = self.decide(&command, None).await?;
+                let (ticket, verdict) = self.decide(&command, &resolved, None).await?;
                 match verdict {
                     Err(denial) => self.deny(Some(ticket), &denial),
                     // The policy changed in between; Bind decides.
-                    Ok(()) => {
+                    Ok(_) => {
                         self.judge.close(Ticket(ticket), &Outcome::Aborted);
                         self.relay.allow_parse(prepared, &mut self.server.output);
                     }
@@ -73,12 +83,24 @@ impl Session {
     pub(super) async fn bind(
         &mut self,
         candidates: &[Prepared],
+        named: bool,
         parameters: &Bytes,
     ) -> Result<(), SessionError> {
         let mut chosen: Option<(Prepared, Rc<Resolved>)> = None;
         for prepared in candidates {
             let resolved = self.meaning(&prepared.analysis).await?;
-            let refused = !matches!(self.judge.preview(&resolved.statement), Verdict::Allow);
+            let refused = match self.judge.preview(&resolved.statement) {
+                Verdict::Allow => false,
+                Verdict::Deny(_) | Verdict::Hold(_) => true,
+                Verdict::Mask(_) if named => {
+                    return self.refuse(parameters, NAMED, NAMED_HINT).await;
+                }
+                // Whose rows come is not known, so neither is how to mask them.
+                Verdict::Mask(_) if candidates.len() > 1 => {
+                    return self.refuse(parameters, AMBIGUOUS, AMBIGUOUS_HINT).await;
+                }
+                Verdict::Mask(_) => false,
+            };
             if chosen.is_none() || refused {
                 chosen = Some((prepared.clone(), resolved));
             }
@@ -104,16 +126,29 @@ impl Session {
             text,
             digest: digest.finalize().into(),
         };
-        let (ticket, verdict) = self.decide(&command, denial).await?;
+        let (ticket, verdict) = self.decide(&command, &resolved, denial).await?;
         match verdict {
-            Ok(()) => {
+            // The policy changed since it was looked at above.
+            Ok(Some(_)) if named || candidates.len() > 1 => {
+                self.deny(Some(ticket), &unmaskable());
+            }
+            Ok(permitted) => {
                 self.takes_effect(&resolved, &analysis, &command);
                 if self.bound.len() >= BOUND {
                     self.bound.pop_first();
                 }
-                let bound = self.bound_now(&analysis, &command);
+                if !named {
+                    // It takes the place of what was bound before.
+                    self.masked = permitted.as_ref().map(|_| ticket);
+                }
+                let mut bound = self.bound_now(&analysis, &command);
+                let masking = permitted.map(|Masked { masking, columns }| {
+                    bound.masked = Some(columns);
+                    masking
+                });
                 self.bound.insert(ticket, bound);
-                self.relay.allow_bind(ticket, &mut self.server.output);
+                self.relay
+                    .allow_bind(ticket, masking, &mut self.server.output);
             }
             Err(denial) => self.deny(Some(ticket), &denial),
         }
@@ -124,6 +159,9 @@ impl Session {
     /// what names mean for a statement that looks them up only now.
     pub(super) async fn execute(&mut self, tickets: &[u64]) -> Result<(), SessionError> {
         self.follow_settings()?;
+        if self.is_beside_a_masked_portal(tickets) {
+            return self.refuse(b"", BESIDE, BESIDE_HINT).await;
+        }
         let mut denied = None;
         for ticket in tickets {
             let Some(bound) = self.bound.get(ticket) else {
@@ -138,7 +176,10 @@ impl Session {
             let denial = match self.judge.preview(&resolved.statement) {
                 Verdict::Allow => continue,
                 Verdict::Deny(why) | Verdict::Hold(why) => why,
-                Verdict::Mask(_) => Arc::new(unmaskable()),
+                Verdict::Mask(columns) => match self.is_masked_so(*ticket, &columns) {
+                    true => continue,
+                    false => Arc::new(unmaskable()),
+                },
             };
             let statement = resolved.statement.clone();
             denied = Some((
@@ -261,8 +302,9 @@ impl Session {
     async fn decide(
         &mut self,
         command: &Command,
+        resolved: &Resolved,
         denial: Option<Arc<Denial>>,
-    ) -> Result<(u64, Result<(), Arc<Denial>>), SessionError> {
+    ) -> Result<(u64, Permit), SessionError> {
         let ruling = match denial {
             None => self.judge.judge(command),
             Some(denial) => self.judge.deny(command, denial),
@@ -273,10 +315,10 @@ impl Session {
             self.worker.recorder.durable(position).await?;
         }
         let verdict = match ruling.verdict {
-            Verdict::Allow => Ok(()),
+            Verdict::Allow => Ok(None),
             // People are not asked yet, so there is nobody to wait for.
             Verdict::Deny(denial) | Verdict::Hold(denial) => Err(denial),
-            Verdict::Mask(_) => Err(Arc::new(unmaskable())),
+            Verdict::Mask(columns) => self.masked(resolved, columns).map(Some),
         };
         Ok((ruling.ticket.0, verdict))
     }
@@ -336,6 +378,7 @@ impl Session {
             digest: command.digest,
             changes: self.changes,
             settings: self.settings.clone(),
+            masked: None,
         }
     }
 
@@ -371,15 +414,5 @@ fn whole(statement: &Arc<Statement>, text: TextId) -> Command {
         statement: statement.clone(),
         text,
         digest: text.digest,
-    }
-}
-
-/// For a result whose values may only be seen masked, where that cannot be done.
-pub(super) fn unmaskable() -> Denial {
-    Denial {
-        message: "lockgate: refused: the result shows values that may only be seen masked".into(),
-        hint: "leave the tagged columns out of the result, or ask for `view` on them".into(),
-        policies: Vec::new(),
-        access: None,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lockgate_command::{Denial, Verdict};
 use lockgate_sql::{Analysis, Resolved};
 
-use super::commands::unmaskable;
+use super::masking::unmaskable;
 use super::{Bound, Session, SessionError};
 use crate::settings::Settings;
 
@@ -79,6 +79,7 @@ impl Session {
             match self.judge.says_of(&resolved.statement) {
                 Verdict::Allow => {}
                 Verdict::Deny(denial) | Verdict::Hold(denial) => return Ok(Some(denial)),
+                // Only what is executed is masked, not what SQL fetches.
                 Verdict::Mask(_) => return Ok(Some(Arc::new(unmaskable()))),
             }
         }

@@ -1,9 +1,12 @@
 //! The client's side of a relay.
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::denial::Replaced;
 use super::expected::{Expected, Running};
+use super::masking::{Masked, Masking, Portal};
 use super::names::Names;
 use super::{DenialText, Relay, Request};
 use crate::ProtocolError;
@@ -16,10 +19,25 @@ const MAX_DUE: usize = 1 << 19;
 /// A message that waits for its verdict.
 #[derive(Debug)]
 pub(super) enum Held {
-    Query { frame: Bytes },
-    Parse { frame: Bytes, name: Bytes },
-    Bind { frame: Bytes, portal: Bytes },
-    Execute { frame: Bytes, portal: Bytes },
+    Query {
+        frame: Bytes,
+    },
+    Parse {
+        frame: Bytes,
+        name: Bytes,
+    },
+    Bind {
+        frame: Bytes,
+        portal: Bytes,
+        /// From its formats on.
+        parameters: Bytes,
+    },
+    Execute {
+        frame: Bytes,
+        portal: Bytes,
+        /// Whether one that the portal's name may stand for is masked.
+        masked: bool,
+    },
     FunctionCall,
 }
 
@@ -169,24 +187,36 @@ impl<S: Clone> Relay<S> {
                 return Ok(Some(Request::Parse { text, types }));
             }
             b'B' => {
-                let portal = Names::<u64>::own(&take_string(&mut body)?)?;
+                let portal = Names::<Portal>::own(&take_string(&mut body)?)?;
                 self.portals.check_room(&portal)?;
                 let statement = Names::<S>::own(&take_string(&mut body)?)?;
                 check_bind(body.clone())?;
                 let candidates = self.statements.candidates(&statement, self.batch);
-                self.held = Some(Held::Bind { frame, portal });
+                let named = !portal.is_empty();
+                self.held = Some(Held::Bind {
+                    frame,
+                    portal,
+                    parameters: body.clone(),
+                });
                 return Ok(Some(Request::Bind {
                     candidates,
+                    named,
                     parameters: body,
                 }));
             }
             b'E' => {
-                let portal = Names::<u64>::own(&take_string(&mut body)?)?;
+                let portal = Names::<Portal>::own(&take_string(&mut body)?)?;
                 if body.len() != 4 {
                     return Err(length("Execute"));
                 }
-                let tickets = self.portals.candidates(&portal, self.batch);
-                self.held = Some(Held::Execute { frame, portal });
+                let candidates = self.portals.candidates(&portal, self.batch);
+                let masked = candidates.iter().any(|portal| portal.masked.is_some());
+                let tickets = candidates.iter().map(|portal| portal.ticket).collect();
+                self.held = Some(Held::Execute {
+                    frame,
+                    portal,
+                    masked,
+                });
                 return Ok(Some(Request::Execute { tickets }));
             }
             b'F' => {
@@ -237,16 +267,22 @@ impl<S: Clone> Relay<S> {
         }
     }
 
-    /// Forwards the held Query.
+    /// Forwards the held Query. With `masking`, that is how its rows are shown.
     ///
     /// # Panics
     /// Like the other verdicts, when something else is held.
-    pub fn allow_query(&mut self, ticket: u64, upstream: &mut BytesMut) {
+    pub fn allow_query(
+        &mut self,
+        ticket: u64,
+        masking: Option<Arc<Masking>>,
+        upstream: &mut BytesMut,
+    ) {
         let Some(Held::Query { frame }) = self.held.take() else {
             panic!("no Query is held")
         };
         self.expected.push_back(Expected::Query(Running {
             ticket: Some(ticket),
+            masked: masking.map(Masked::query),
             ..Running::default()
         }));
         upstream.extend_from_slice(&frame);
@@ -262,12 +298,25 @@ impl<S: Clone> Relay<S> {
         upstream.extend_from_slice(&frame);
     }
 
-    /// Forwards the held Bind.
-    pub fn allow_bind(&mut self, ticket: u64, upstream: &mut BytesMut) {
-        let Some(Held::Bind { frame, portal }) = self.held.take() else {
+    /// Forwards the held Bind. With `masking`, that is how the portal's rows are
+    /// shown to who executes it; SQL can still read a named one as it is.
+    pub fn allow_bind(
+        &mut self,
+        ticket: u64,
+        masking: Option<Arc<Masking>>,
+        upstream: &mut BytesMut,
+    ) {
+        let Some(Held::Bind {
+            frame,
+            portal,
+            parameters,
+        }) = self.held.take()
+        else {
             panic!("no Bind is held")
         };
-        let number = self.portals.sent(&portal, self.batch, ticket);
+        let masked = masking.map(|masking| Masked::bound(masking, parameters));
+        let bound = Portal { ticket, masked };
+        let number = self.portals.sent(&portal, self.batch, bound);
         self.expected.push_back(Expected::Bind {
             portal,
             number,
@@ -278,12 +327,18 @@ impl<S: Clone> Relay<S> {
 
     /// Forwards the held Execute.
     pub fn allow_execute(&mut self, upstream: &mut BytesMut) {
-        let Some(Held::Execute { frame, portal }) = self.held.take() else {
+        let Some(Held::Execute {
+            frame,
+            portal,
+            masked,
+        }) = self.held.take()
+        else {
             panic!("no Execute is held")
         };
         self.expected.push_back(Expected::Execute {
             portal,
             running: Running::default(),
+            may_be_masked: masked,
         });
         upstream.extend_from_slice(&frame);
     }
@@ -363,7 +418,7 @@ fn end(body: &[u8], message: &str) -> Result<(), ProtocolError> {
     }
 }
 
-fn take_count(body: &mut Bytes, message: &str) -> Result<usize, ProtocolError> {
+pub(super) fn take_count(body: &mut Bytes, message: &str) -> Result<usize, ProtocolError> {
     if body.len() < 2 {
         return Err(length(message));
     }
@@ -379,7 +434,7 @@ fn take_name(tag: u8, mut body: Bytes) -> Result<(bool, Bytes), ProtocolError> {
         _ => return Err(length(message)),
     };
     body.advance(1);
-    let target = Names::<u64>::own(&take_string(&mut body)?)?;
+    let target = Names::<Portal>::own(&take_string(&mut body)?)?;
     end(&body, message)?;
     Ok((statement, target))
 }

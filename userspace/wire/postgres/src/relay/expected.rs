@@ -1,6 +1,7 @@
 use bytes::Bytes;
 
 use super::denial::Replaced;
+use super::masking::Masked;
 
 /// A message that was sent to the server, and so an answer that is due.
 #[derive(Debug)]
@@ -20,7 +21,13 @@ pub(super) enum Expected {
     /// Until RowDescription or NoData.
     Describe,
     /// Until CommandComplete, EmptyQueryResponse or PortalSuspended.
-    Execute { portal: Bytes, running: Running },
+    Execute {
+        portal: Bytes,
+        running: Running,
+        /// Whether the portal's rows may have to be masked: it is not answered by
+        /// a portal of which that is not known.
+        may_be_masked: bool,
+    },
     /// Until CloseComplete.
     Close { statement: bool, name: Bytes },
     /// Until ReadyForQuery.
@@ -44,6 +51,8 @@ pub(super) struct Running {
     /// Of a Query. An Execute has its Bind's.
     pub(super) ticket: Option<u64>,
     pub(super) replaced: Option<Box<Replaced>>,
+    /// How its rows are shown. Of an Execute, from its first row on.
+    pub(super) masked: Option<Box<Masked>>,
     /// By the command tags.
     pub(super) rows: u64,
     /// DataRow messages: PortalSuspended has no tag.

@@ -3,11 +3,13 @@
 mod client;
 mod denial;
 mod expected;
+mod masking;
 mod names;
 mod question;
 mod server;
 
 pub use denial::DenialText;
+pub use masking::{CopyRows, Masking};
 
 use std::collections::VecDeque;
 
@@ -17,6 +19,7 @@ use smallvec::SmallVec;
 use crate::messages::{put, put_string};
 use denial::Replaced;
 use expected::{Expected, Running};
+use masking::Portal;
 use names::Names;
 
 /// Relays one session: takes the client's messages one by one, each of which
@@ -43,7 +46,7 @@ use names::Names;
 pub struct Relay<S> {
     settings: RelaySettings,
     statements: Names<S>,
-    portals: Names<u64>,
+    portals: Names<Portal>,
     /// What the server has yet to answer, in order.
     expected: VecDeque<Expected>,
     /// A message of the client that waits for its verdict.
@@ -107,6 +110,8 @@ pub enum Request<S> {
         /// Every payload the statement's name may stand for at the server by
         /// the time it gets there. Empty: none was prepared here.
         candidates: SmallVec<[S; 1]>,
+        /// Whether the portal gets a name, by which SQL can read it, too.
+        named: bool,
         /// Formats and values, as sent.
         parameters: Bytes,
     },
@@ -228,6 +233,11 @@ impl<S: Clone> Relay<S> {
     /// it before that command is allowed.
     pub fn forget_portals(&mut self) {
         self.portals.forget();
+    }
+
+    /// Whether what was bound by that ticket may still have rows to give.
+    pub fn may_be_open(&self, ticket: u64) -> bool {
+        !self.expected.is_empty() || self.open.iter().any(|(open, ..)| *open == ticket)
     }
 
     /// Whether a COPY takes the client's data now.

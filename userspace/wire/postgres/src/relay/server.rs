@@ -3,7 +3,8 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::denial::scrub;
-use super::expected::Expected;
+use super::expected::{Expected, Running};
+use super::masking::{Portal, other_result};
 use super::{Relay, ResponseEvent};
 use crate::ProtocolError;
 use crate::error::fields;
@@ -50,8 +51,26 @@ impl<S: Clone> Relay<S> {
                 return Err(self.unexpected(tag));
             }
             if matches!(tag, b'D' | b'd') && !self.is_asking() {
-                self.row(tag, total)?;
-                self.server_passing = total;
+                if !self.is_masked()? {
+                    self.row(tag, total)?;
+                    self.server_passing = total;
+                    continue;
+                }
+                if total > MAX_WHOLE {
+                    return Err(ProtocolError::limit(format!(
+                        "a row of {total} bytes is over {MAX_WHOLE}: its values cannot be masked"
+                    )));
+                }
+                if input.len() - at < total {
+                    break;
+                }
+                pass(input, at, client);
+                at = 0;
+                let masked = self.row(tag, total)?.masked.as_mut();
+                masked
+                    .ok_or_else(other_result)?
+                    .row(&input[..total], client)?;
+                input.advance(total);
                 continue;
             }
             if total > MAX_WHOLE {
@@ -84,14 +103,58 @@ impl<S: Clone> Relay<S> {
     }
 
     /// A DataRow, or CopyData of a COPY TO.
-    fn row(&mut self, tag: u8, total: usize) -> Result<(), ProtocolError> {
+    fn row(&mut self, tag: u8, total: usize) -> Result<&mut Running, ProtocolError> {
+        let is_running = |running: &mut Running| {
+            running.replaced.is_none() && !running.ended && !running.copying
+        };
+        let front = self.expected.front_mut().and_then(Expected::running);
+        if !front.is_some_and(is_running) {
+            return Err(self.unexpected(tag));
+        }
         match self.expected.front_mut().and_then(Expected::running) {
-            Some(running) if running.replaced.is_none() && !running.ended && !running.copying => {
+            Some(running) => {
                 running.bytes += total as u64;
                 running.shown += 1;
-                Ok(())
+                Ok(running)
             }
-            _ => Err(self.unexpected(tag)),
+            None => Err(other_result()),
+        }
+    }
+
+    /// Whether the rows that come now are to be masked.
+    fn is_masked(&mut self) -> Result<bool, ProtocolError> {
+        match self.expected.front_mut() {
+            Some(Expected::Query(running)) => Ok(running.masked.is_some()),
+            Some(Expected::Execute {
+                portal,
+                running,
+                may_be_masked,
+            }) => {
+                if *may_be_masked && running.masked.is_none() {
+                    // One that was forgotten meanwhile could be either.
+                    let portal = self.portals.current(portal).ok_or_else(other_result)?;
+                    running.masked.clone_from(&portal.masked);
+                    *may_be_masked = running.masked.is_some();
+                }
+                Ok(*may_be_masked)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// A result begins: it must be the one that was to be masked.
+    fn result_begins(&mut self, tag: u8, body: &[u8]) -> Result<(), ProtocolError> {
+        if !self.is_masked()? {
+            return Ok(());
+        }
+        let running = self.expected.front_mut().and_then(Expected::running);
+        match running {
+            Some(Running {
+                masked: Some(masked),
+                answered: false,
+                ..
+            }) => masked.check(tag, body),
+            _ => Err(other_result()),
         }
     }
 
@@ -123,6 +186,12 @@ impl<S: Clone> Relay<S> {
         if tag == b'G' {
             self.copy_begins()?;
             return Ok(Fate::Pass);
+        }
+        if matches!(
+            (tag, self.expected.front()),
+            (b'T', Some(Expected::Query(_))) | (b'H', Some(_))
+        ) {
+            self.result_begins(tag, body)?;
         }
         let known = match (tag, self.expected.front_mut()) {
             (b'1', Some(Expected::Parse { .. }))
@@ -187,7 +256,7 @@ impl<S: Clone> Relay<S> {
                 ticket,
             }) => {
                 if let Some(before) = self.portals.confirmed(&portal, number) {
-                    self.done_with(before, events);
+                    self.done_with(before.ticket, events);
                 }
                 self.open.push((ticket, 0, 0));
             }
@@ -201,8 +270,8 @@ impl<S: Clone> Relay<S> {
                 statement: false,
                 name,
             }) => {
-                if let Some(ticket) = self.portals.closed(&name) {
-                    self.done_with(ticket, events);
+                if let Some(portal) = self.portals.closed(&name) {
+                    self.done_with(portal.ticket, events);
                 }
             }
             _ => {}
@@ -227,10 +296,13 @@ impl<S: Clone> Relay<S> {
 
     /// An Execute has ended, or was suspended by its row limit.
     fn executed(&mut self, tag: u8, events: &mut Vec<ResponseEvent>) {
-        let Some(Expected::Execute { portal, running }) = self.pop() else {
+        let Some(Expected::Execute {
+            portal, running, ..
+        }) = self.pop()
+        else {
             return;
         };
-        let Some(&ticket) = self.portals.current(&portal) else {
+        let Some(&Portal { ticket, .. }) = self.portals.current(&portal) else {
             return;
         };
         // It may have ended before: then this one had no rows.
@@ -332,7 +404,7 @@ impl<S: Clone> Relay<S> {
                     Some(Expected::Execute { portal, .. }) => self
                         .portals
                         .current(&portal)
-                        .copied()
+                        .map(|portal| portal.ticket)
                         .filter(|ticket| self.take_open(*ticket).is_some()),
                     Some(Expected::Refused(replaced)) => replaced.ticket,
                     _ => None,
@@ -397,7 +469,7 @@ impl<S: Clone> Relay<S> {
     /// The command of a portal whose Execute was read over, if it was the
     /// first.
     fn never_run(&mut self, portal: &[u8]) -> Option<u64> {
-        let &ticket = self.portals.current(portal)?;
+        let &Portal { ticket, .. } = self.portals.current(portal)?;
         let fresh = self.open.contains(&(ticket, 0, 0));
         fresh
             .then(|| self.take_open(ticket))?

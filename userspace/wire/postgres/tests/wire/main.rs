@@ -5,6 +5,7 @@ mod cuts;
 mod fuzzed;
 mod interleavings;
 mod login;
+mod masking;
 mod message;
 mod model;
 mod real_server;

@@ -105,12 +105,12 @@ impl Session {
                 _ if denied => self
                     .relay
                     .deny(Some(ticket), denial(), nonce(ticket), &mut out),
-                Request::Query { .. } => self.relay.allow_query(ticket, &mut out),
+                Request::Query { .. } => self.relay.allow_query(ticket, None, &mut out),
                 Request::Parse { text, .. } => {
                     let text = String::from_utf8_lossy(&text).into_owned();
                     self.relay.allow_parse(text, &mut out);
                 }
-                Request::Bind { .. } => self.relay.allow_bind(ticket, &mut out),
+                Request::Bind { .. } => self.relay.allow_bind(ticket, None, &mut out),
                 Request::Execute { .. } => self.relay.allow_execute(&mut out),
                 Request::FunctionCall | Request::Terminate => {}
             }

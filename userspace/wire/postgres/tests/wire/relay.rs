@@ -317,7 +317,7 @@ fn rows_and_bytes_are_counted_over_all_results_and_executions() {
     let mut relay = relay();
     let mut out = BytesMut::new();
     next(&mut relay, &query("x"), &mut out).unwrap();
-    relay.allow_query(1, &mut out);
+    relay.allow_query(1, None, &mut out);
     let results = [
         description(),
         row("abc"),
@@ -350,7 +350,7 @@ fn rows_and_bytes_are_counted_over_all_results_and_executions() {
     next(&mut relay, &parse("", "x"), &mut out).unwrap();
     relay.allow_parse("x".into(), &mut out);
     next(&mut relay, &bind("", "", "x"), &mut out).unwrap();
-    relay.allow_bind(2, &mut out);
+    relay.allow_bind(2, None, &mut out);
     for _ in 0..2 {
         next(&mut relay, &execute("", 1), &mut out).unwrap();
         relay.allow_execute(&mut out);

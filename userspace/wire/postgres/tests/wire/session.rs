@@ -86,7 +86,7 @@ impl Session {
                 self.tickets.insert(ticket, text.clone());
                 match text.contains("secret") {
                     true => deny(&mut self.relay, Some(ticket)),
-                    false => self.relay.allow_query(ticket, out),
+                    false => self.relay.allow_query(ticket, None, out),
                 }
             }
             Request::Parse { text, .. } => {
@@ -102,6 +102,7 @@ impl Session {
             Request::Bind {
                 candidates,
                 parameters,
+                ..
             } => {
                 let parameter = &parameters[8..parameters.len() - 2];
                 let parameter = String::from_utf8_lossy(parameter).into_owned();
@@ -111,7 +112,7 @@ impl Session {
                 self.candidates.insert(parameter, candidates.to_vec());
                 match denied {
                     true => deny(&mut self.relay, Some(ticket)),
-                    false => self.relay.allow_bind(ticket, out),
+                    false => self.relay.allow_bind(ticket, None, out),
                 }
             }
             Request::Execute { tickets } => {
