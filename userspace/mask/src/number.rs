@@ -15,7 +15,7 @@ pub(crate) fn floor_float(value: f64, width: u64) -> Option<f64> {
     let width = width as f64;
     let bucket = (value / width).floor();
     // No NaN and no infinity passes this. Minus zero becomes zero.
-    (bucket.abs() < EXACT && value.abs() < EXACT).then(|| bucket * width + 0.0)
+    (bucket.abs() < EXACT && value.abs() < EXACT).then_some(bucket * width + 0.0)
 }
 
 /// The greatest whole number that is not above a decimal one, as PostgreSQL

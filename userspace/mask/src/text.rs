@@ -28,12 +28,12 @@ pub(crate) fn keep(value: &[u8], keep: Keep, out: &mut BytesMut) {
     let hidden = characters - kept;
     match keep {
         Keep::First(_) => {
-            out.put_slice(text[..offset(text, kept)].as_bytes());
+            out.put_slice(&value[..offset(text, kept)]);
             out.put_bytes(b'*', hidden);
         }
         Keep::Last(_) => {
             out.put_bytes(b'*', hidden);
-            out.put_slice(text[offset(text, hidden)..].as_bytes());
+            out.put_slice(&value[offset(text, hidden)..]);
         }
     }
 }

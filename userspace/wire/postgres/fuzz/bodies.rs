@@ -99,7 +99,7 @@ fn masking(number: u64) -> Option<Arc<Masking>> {
         1 => None,
         _ => Some(CopyRows::Csv {
             delimiter: b',',
-            header: number % 2 == 0,
+            header: number.is_multiple_of(2),
         }),
     };
     let mask = Masker::new(Mask::Redact, "text", None).ok()?;
