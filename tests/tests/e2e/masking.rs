@@ -629,3 +629,30 @@ fn a_mask_that_does_not_fit_is_named_and_denies() {
         "{output:?}"
     );
 }
+
+/// Half of a character can look like what stands between columns, or like a
+/// backslash before it.
+#[test]
+fn a_copy_in_an_encoding_that_is_not_followed_is_not_shown() {
+    let stage = customers("");
+    for (encoding, back) in [
+        ("SJIS", "select 1"),
+        ("SJIS", "set client_encoding to 'UTF8'"),
+    ] {
+        let mut wire = Wire::dial(&stage.report, stage.postgres.address()).unwrap();
+        let parameters = [
+            ("user", "x"),
+            ("database", "shop"),
+            ("client_encoding", encoding),
+        ];
+        wire.start(&parameters).unwrap();
+        wire.ask(&query(back)).unwrap();
+        let copy = "copy (select chr(12477), ssn, chr(12477) || ';x' from customers) to stdout (delimiter ';')";
+        wire.send(&[query("reset all"), query(copy)].concat());
+        wire.until_ready().unwrap();
+        let answer = wire.until_ready().unwrap();
+        let seen = String::from_utf8_lossy(&answer.bytes()).into_owned();
+        assert!(!seen.contains("123-45"), "{seen}");
+        assert!(seen.contains("lockgate"), "{seen}");
+    }
+}

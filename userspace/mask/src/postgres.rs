@@ -293,27 +293,54 @@ fn write_day(day: Date, out: &mut BytesMut) -> Option<()> {
     )
 }
 
-/// `2026-03-04 05:06:07.89+02`: midnight of the day that stays, with the offset
-/// as it was.
+/// `2026-03-04 05:06:07.89+02`, as it is in UTC: the session's zone must not move
+/// a value over a border, and its offset would tell when the value is.
 fn truncate_timestamp(text: &str, to: Precision, out: &mut BytesMut) -> Option<()> {
     let (day, rest) = text.split_once(' ')?;
-    let day = date::truncate(date::read(day)?, to)?;
+    let day = date::read(day)?;
     let is_zone = |byte: u8| matches!(byte, b'+' | b'-');
     let (clock, zone) = match rest.bytes().position(is_zone) {
         Some(at) => rest.split_at(at),
         None => (rest, ""),
     };
-    let is_clock = |byte: u8| byte.is_ascii_digit() || matches!(byte, b':' | b'.');
-    let is_offset = |byte: u8| byte.is_ascii_digit() || byte == b':';
-    let zoned = zone.get(1..).unwrap_or("");
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, ""));
     // Anything else, such as BC, is not understood.
-    if !(clock.bytes().all(is_clock) && zoned.bytes().all(is_offset)) {
+    if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
-    write_day(day, out)?;
+    let local = seconds(clock)?;
+    let day = match zone.split_at_checked(1) {
+        None => day,
+        Some((sign, offset)) => {
+            let offset = seconds(offset)?;
+            let utc = match sign {
+                "+" => local - offset,
+                _ => local + offset,
+            };
+            let days = i32::try_from(utc.div_euclid(86_400)).ok()?;
+            let day = Date::from_julian_day(day.to_julian_day() + days).ok();
+            day.filter(|day| day.year() > 0)?
+        }
+    };
+    write_day(date::truncate(day, to)?, out)?;
     out.put_slice(b" 00:00:00");
-    out.put_slice(zone.as_bytes());
+    if !zone.is_empty() {
+        out.put_slice(b"+00");
+    }
     Some(())
+}
+
+/// `05:06:07`, `02`, `05:30`.
+fn seconds(clock: &str) -> Option<i64> {
+    let mut parts = clock.split(':');
+    let mut total = 0;
+    for unit in [3600, 60, 1] {
+        if let Some(part) = parts.next() {
+            let digits = part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_digit());
+            total += unit * digits.then(|| part.parse::<i64>().ok()).flatten()?;
+        }
+    }
+    parts.next().is_none().then_some(total)
 }
 
 fn read_uuid(text: &[u8]) -> Option<u128> {

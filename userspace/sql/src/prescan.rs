@@ -40,7 +40,7 @@ pub(crate) fn readable(
     if !reading.utf8 && !text.is_ascii() {
         return Err(refusal(
             "a statement with other than ASCII characters while client_encoding is not UTF8",
-            "SET client_encoding TO 'UTF8'",
+            "connect with client_encoding UTF8 (PGCLIENTENCODING); a SET comes too late",
         ));
     }
     if text.contains(&0) {

@@ -575,7 +575,7 @@ fn in_other_encodings_only_ascii_is_read() {
                     _ => {
                         let refusal = refusal.unwrap_or_else(|| panic!("{name} {text:?}"));
                         assert!(
-                            refusal.hint.contains("SET client_encoding TO 'UTF8'"),
+                            refusal.hint.contains("connect with client_encoding UTF8"),
                             "{refusal:?}"
                         );
                     }

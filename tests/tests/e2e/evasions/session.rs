@@ -365,3 +365,42 @@ fn what_everybody_needs_is_not_refused() {
         "{output:?}"
     );
 }
+
+/// What a session began with comes back by RESET and ROLLBACK, and the server
+/// says so only after it has read the next text.
+#[test]
+fn an_encoding_that_comes_back_unheard_hides_no_statement() {
+    let stage = Stage::new();
+    let before = stage.postgres.count("orders").unwrap();
+    // In SJIS 83 5C is one letter, so that the quote behind it ends the string.
+    let hidden = b"select E'\xe3\x82\x83\\' ; delete from orders; --'\0";
+    let trick = lockgate_tests::message(b'Q', hidden);
+    let sjis = [
+        ("user", "postgres"),
+        ("database", "shop"),
+        ("client_encoding", "SJIS"),
+    ];
+    for (begin, back) in [
+        ("select 1", "reset all"),
+        ("begin", "rollback"),
+        ("select 1", "discard all"),
+    ] {
+        let (mut wire, answer) = session(&stage, &sjis);
+        assert!(!answer.closed, "{answer:?}");
+        for sql in [begin, "set client_encoding to 'UTF8'"] {
+            wire.ask(&query(sql)).unwrap();
+        }
+        wire.send(&[query(back), trick.clone()].concat());
+        let first = wire.until_ready().unwrap();
+        let second = wire.until_ready().unwrap();
+        assert_eq!(stage.postgres.count("orders").unwrap(), before, "{back}");
+        println!(
+            "held        session  {back}, then a text in SJIS  -- {}",
+            [first.errors(), second.errors()].concat().join("; ")
+        );
+    }
+    let mut direct = Wire::direct(&stage.postgres.socket().join(".s.PGSQL.5432")).unwrap();
+    direct.start(&sjis).unwrap();
+    direct.ask(&trick).unwrap();
+    assert_eq!(stage.postgres.count("orders").unwrap(), 0, "the control");
+}

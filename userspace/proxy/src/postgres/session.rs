@@ -39,9 +39,6 @@ pub(super) struct Session {
     database: Rc<Database>,
     names: SessionNames,
     asked: Asked,
-    /// How often commands have changed what names mean, those of prepared
-    /// statements among them.
-    changes: u64,
     reading: Reading,
     scope: Option<(Rc<Scope>, Arc<Catalogue>)>,
     catalogue: CatalogueState,
@@ -100,8 +97,6 @@ struct Bound {
     text: TextId,
     /// As in [`lockgate_command::Command`].
     digest: [u8; 32],
-    /// [`Session::changes`] of then.
-    changes: u64,
     /// Under which settings it was permitted.
     settings: Arc<Settings>,
     /// Which columns are masked.
@@ -234,7 +229,12 @@ impl Session {
                     },
                 ),
                 ResponseEvent::Parameter { name, value } => {
+                    // RESET and ROLLBACK go back to what the session began
+                    // with, and the next text is read before that is heard of:
+                    // what was not UTF8 once never is again.
+                    let utf8 = self.reading.utf8;
                     self.reading.follow(&name, &value);
+                    self.reading.utf8 &= utf8;
                     continue;
                 }
                 ResponseEvent::Answered { rows } => {

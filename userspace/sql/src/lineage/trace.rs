@@ -691,7 +691,16 @@ fn common_type(left: &Option<Arc<str>>, right: &Option<Arc<str>>) -> Option<Arc<
     match (left, right) {
         (Some(left), Some(right)) if left == right => Some(left.clone()),
         (None, None) => None,
-        _ if is_text(left) && is_text(right) => Some("text".into()),
+        _ if is_text(left) && is_text(right) => {
+            // Blanks at the end may be what fills a character(n).
+            let padded = [left, right].map(|name| name.as_deref() == Some("bpchar"));
+            let name = if padded.contains(&true) {
+                "bpchar"
+            } else {
+                "text"
+            };
+            Some(name.into())
+        }
         _ => None,
     }
 }
@@ -705,4 +714,30 @@ fn renamed(mut fields: Vec<Field>, names: &[String]) -> Result<Vec<Field>, Unsur
         field.name = Some(name.as_str().into());
     }
     Ok(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_texts_keep_their_values_on_the_way_to_a_common_type() {
+        let name = |name: &str| Some(Arc::from(name)).filter(|_| !name.is_empty());
+        for (left, right, common) in [
+            ("int4", "int4", "int4"),
+            ("int4", "int8", ""),
+            ("int4", "", ""),
+            ("", "", ""),
+            ("text", "", "text"),
+            ("varchar", "text", "text"),
+            ("bpchar", "", "bpchar"),
+            ("text", "bpchar", "bpchar"),
+            ("text", "public.citext", ""),
+            ("date", "text", ""),
+        ] {
+            let (one, other): (Option<Arc<str>>, Option<Arc<str>>) = (name(left), name(right));
+            assert_eq!(common_type(&one, &other), name(common), "{left} {right}");
+            assert_eq!(common_type(&other, &one), name(common), "{right} {left}");
+        }
+    }
 }

@@ -89,7 +89,6 @@ impl Session {
             target: intercepted.target.clone(),
             database,
             names,
-            changes: 0,
             asked: Asked {
                 changed: false,
                 at: known.as_deref().map(Asked::at),

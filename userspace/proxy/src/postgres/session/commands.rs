@@ -167,8 +167,8 @@ impl Session {
             let Some(bound) = self.bound.get(ticket) else {
                 return self.execute_unknown().await;
             };
-            let same_names = bound.changes == self.changes || !bound.analysis.is_late();
-            if Arc::ptr_eq(&bound.settings, &self.settings) && same_names {
+            // What is looked up only now may be another's doing, too.
+            if Arc::ptr_eq(&bound.settings, &self.settings) && !bound.analysis.is_late() {
                 continue;
             }
             let (analysis, text, digest) = (bound.analysis.clone(), bound.text, bound.digest);
@@ -232,7 +232,6 @@ impl Session {
             Verdict::Allow => {
                 if let Some(copying) = &mut self.copying {
                     copying.settings = self.settings.clone();
-                    copying.changes = self.changes;
                 }
             }
             Verdict::Deny(denial) | Verdict::Hold(denial) => self.end_copy(&denial),
@@ -334,10 +333,6 @@ impl Session {
         if resolved.effects.copy_in {
             self.copying = Some(self.bound_now(analysis, command));
         }
-        let effects = &resolved.effects;
-        if effects.names_change || effects.catalogue_changes || !analysis.prepares().is_empty() {
-            self.changes += 1;
-        }
         if resolved.effects.names_change {
             self.names.search_path = SearchPath::Unknown;
             self.asked.changed = true;
@@ -376,7 +371,6 @@ impl Session {
             analysis: analysis.clone(),
             text: command.text,
             digest: command.digest,
-            changes: self.changes,
             settings: self.settings.clone(),
             masked: None,
         }

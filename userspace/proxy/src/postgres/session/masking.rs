@@ -36,6 +36,14 @@ impl Session {
         let cannot = || Arc::new(unmaskable());
         let copy = match resolved.effects.copy_out {
             CopyOut::None => None,
+            // Half of a character can look like what stands between columns, and
+            // code that was called may have changed the encoding unheard.
+            CopyOut::Text { .. } | CopyOut::Csv { .. }
+                if !self.reading.utf8
+                    || (self.execute_is_opaque && !self.relay.is_idle_outside_transaction()) =>
+            {
+                return Err(cannot());
+            }
             CopyOut::Text { delimiter, header } => Some(CopyRows::Text { delimiter, header }),
             CopyOut::Csv { delimiter, header } => Some(CopyRows::Csv { delimiter, header }),
             CopyOut::Binary => Some(CopyRows::Binary),

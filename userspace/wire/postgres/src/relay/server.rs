@@ -67,9 +67,15 @@ impl<S: Clone> Relay<S> {
                 pass(input, at, client);
                 at = 0;
                 let masked = self.row(tag, total)?.masked.as_mut();
-                masked
+                let before = client.len();
+                let row = masked
                     .ok_or_else(other_result)?
-                    .row(&input[..total], client)?;
+                    .row(&input[..total], client);
+                if let Err(error) = row {
+                    // Nothing of it was meant to be seen.
+                    client.truncate(before);
+                    return Err(error);
+                }
                 input.advance(total);
                 continue;
             }
