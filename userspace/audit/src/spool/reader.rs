@@ -108,7 +108,9 @@ impl SpoolReader {
     /// Goes on at the `end` of an entry read earlier.
     pub fn seek(&mut self, end: u64) {
         self.offset = end.max(HEADER_BYTES).next_multiple_of(ALIGNMENT);
+        // Nothing is read ahead, and what will be begins there: it may be back.
         self.ahead.clear();
+        self.start = self.offset;
     }
 
     /// The next event; none if there is none yet.

@@ -364,3 +364,25 @@ fn a_segment_knows_whether_somebody_can_still_write_it() {
     drop(sync);
     assert!(!spool.spool.has_writer(name).unwrap());
 }
+
+/// What could not be stored is read again, though more was read ahead since.
+#[test]
+fn a_reader_goes_back_behind_what_it_has_read_ahead() {
+    let mut spool = TestSpool::new(4 << 20);
+    let (stream, mut writer) = spool.writer();
+    for _ in 0..20 {
+        writer.append(&agent(&"x".repeat(60_000))).unwrap();
+    }
+    let name = SegmentName { stream, index: 0 }.to_string();
+    let file = File::open(spool.dir.path().join(name)).unwrap();
+    let mut reader = SpoolReader::open(file).unwrap();
+    let first = reader.offset();
+    let all = |reader: &mut SpoolReader| {
+        let entries = std::iter::from_fn(|| reader.next_event().unwrap());
+        entries.map(|entry| entry.offset).collect::<Vec<_>>()
+    };
+    let once = all(&mut reader);
+    assert_eq!(once.len(), 20);
+    reader.seek(first);
+    assert_eq!(all(&mut reader), once);
+}
