@@ -655,4 +655,9 @@ fn a_copy_in_an_encoding_that_is_not_followed_is_not_shown() {
         assert!(!seen.contains("123-45"), "{seen}");
         assert!(seen.contains("lockgate"), "{seen}");
     }
+    // What could not be masked was denied, and nothing was masked.
+    let of = |verdict| ["--workload", "report", "--verdict", verdict];
+    let denied = stage.agent.events(&of("deny"), 2).unwrap();
+    assert_eq!(denied.len(), 2, "{denied:?}");
+    assert_eq!(stage.agent.events(&of("mask"), 0).unwrap().len(), 0);
 }

@@ -404,4 +404,12 @@ fn secrets_are_read_and_never_quoted() {
         said.contains("open can be read") && !said.contains("hunter2"),
         "{said}"
     );
+
+    // As the key of hashes, it is too short to be one.
+    let key = format!("{HEAD}[mask]\nkey = {{ file = 'DIR/secret' }}\n{TARGET}{WORKLOAD}");
+    let said: String = folder.find(&key).iter().map(ToString::to_string).collect();
+    assert!(
+        said.contains("fewer than 32 characters") && !said.contains("hunter2"),
+        "{said}"
+    );
 }

@@ -304,9 +304,15 @@ impl Session {
         resolved: &Resolved,
         denial: Option<Arc<Denial>>,
     ) -> Result<(u64, Permit), SessionError> {
-        let ruling = match denial {
-            None => self.judge.judge(command),
-            Some(denial) => self.judge.deny(command, denial),
+        // What cannot be masked is denied, and must be recorded so.
+        let permit = match (denial, self.judge.preview(&command.statement)) {
+            (Some(denial), _) => Err(denial),
+            (None, Verdict::Mask(columns)) => self.masked(resolved, columns).map(Some),
+            (None, _) => Ok(None),
+        };
+        let ruling = match &permit {
+            Ok(_) => self.judge.judge(command),
+            Err(denial) => self.judge.deny(command, denial.clone()),
         };
         if let Some(position) = ruling.durable_at {
             // What was decided before may go on meanwhile.
@@ -317,7 +323,7 @@ impl Session {
             Verdict::Allow => Ok(None),
             // People are not asked yet, so there is nobody to wait for.
             Verdict::Deny(denial) | Verdict::Hold(denial) => Err(denial),
-            Verdict::Mask(columns) => self.masked(resolved, columns).map(Some),
+            Verdict::Mask(_) => permit,
         };
         Ok((ruling.ticket.0, verdict))
     }
