@@ -80,6 +80,10 @@ fn verdict6(ctx: &SkBuffContext) -> Result<i32, i64> {
             _ => break,
         }
     }
+    if matches!(protocol, HOP_BY_HOP | ROUTING | DESTINATION | FRAGMENT) {
+        // More of them, so that what is behind is not known.
+        return Ok(cut());
+    }
     let Some(port) = port(ctx, protocol, header)? else {
         return Ok(ALLOW);
     };
@@ -103,8 +107,8 @@ fn verdict6(ctx: &SkBuffContext) -> Result<i32, i64> {
     Ok(decide(ctx, &to, loopback))
 }
 
-/// The kernel cuts packets into fragments only after this: these were made by
-/// hand, so that no port can be read in them.
+/// The kernel cuts packets into fragments only after this, and puts few headers
+/// before another: these were made by hand, so that no port is read in them.
 fn cut() -> i32 {
     let to = Destination {
         family: INET,

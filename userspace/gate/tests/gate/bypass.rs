@@ -143,6 +143,54 @@ fn handshakes_by_hand_do_not_leave() {
     );
 }
 
+/// More headers before TCP's than are read.
+#[test]
+fn handshakes_behind_many_headers_do_not_leave() {
+    let real = TcpListener::bind("[::1]:0").unwrap();
+    let port = real.local_addr().unwrap().port();
+    let mut field = Field::new(&[&format!("[::1]:{port}")]);
+    field.listen();
+    for headers in [0, 8, 9] {
+        let program = SYN6
+            .replace("PORT", &port.to_string())
+            .replace("HEADERS", &headers.to_string());
+        let direct = answers(port, || {
+            let run = Command::new("/usr/bin/python3")
+                .args(["-c", &program])
+                .status();
+            assert!(run.unwrap().success());
+        });
+        assert!(direct, "{headers}: leads nowhere past lockgate either");
+        let through = answers(port, || {
+            field.python(&format!(
+                "try:\n {}\nexcept OSError as e: print(e)",
+                program.replace('\n', "\n ")
+            ));
+        });
+        assert!(!through, "{headers} headers: the server answered");
+        let refusal = field.kernel.next_refusal().expect("the gate hears of it");
+        assert_eq!(refusal.reason, reason::PACKET);
+        let way = format!("a raw socket for IPv6, {headers} headers before TCP's");
+        held(&way, "the server has seen nothing");
+    }
+}
+
+/// Sends a SYN for ::1, behind HEADERS headers of options.
+const SYN6: &str = "import socket,struct
+def sum16(b):
+ n=sum(struct.unpack('!%dH'%(len(b)//2),b))
+ while n>>16:n=(n&65535)+(n>>16)
+ return ~n&65535
+one=socket.inet_pton(socket.AF_INET6,'::1')
+tcp=struct.pack('!HHIIBBHHH',40999,PORT,1,0,0x50,2,1024,0,0)
+tcp=tcp[:16]+struct.pack('!H',sum16(one+one+struct.pack('!IHBB',20,0,0,6)+tcp))+tcp[18:]
+part,first=tcp,6
+for _ in range(HEADERS):
+ part,first=bytes([first,0,1,4,0,0,0,0])+part,60
+s=socket.socket(socket.AF_INET6,socket.SOCK_RAW,socket.IPPROTO_ICMPV6)
+s.setsockopt(socket.IPPROTO_IPV6,36,1)
+s.sendto(struct.pack('!IHBB',6<<28,len(part),first,64)+one+one+part,('::1',0))";
+
 /// Sends a SYN for 127.0.0.107, made by hand.
 const SYN: &str = "import socket,struct
 def sum16(b):
@@ -168,14 +216,14 @@ else:
 fn answers(port: u16, send: impl FnOnce()) -> bool {
     let watch = format!(
         "import socket,struct,time
-s=socket.socket(socket.AF_PACKET,socket.SOCK_DGRAM,socket.htons(0x0800))
+s=socket.socket(socket.AF_PACKET,socket.SOCK_DGRAM,socket.htons(3))
 s.settimeout(0.2);print('up',flush=True)
 end=time.time()+2;seen=False
 while time.time()<end and not seen:
  try:p=s.recv(2000)
  except TimeoutError:continue
- t=p[(p[0]&15)*4:]
- seen=p[9]==6 and len(t)>=14 and t[:4]==struct.pack('!HH',{port},40999) and t[13]&18==18
+ t,kind=(p[40:],p[6]) if p[0]>>4==6 else (p[(p[0]&15)*4:],p[9])
+ seen=kind==6 and len(t)>=14 and t[:4]==struct.pack('!HH',{port},40999) and t[13]&18==18
 print(seen)"
     );
     let mut watcher = Command::new("/usr/bin/python3")
