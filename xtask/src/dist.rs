@@ -13,14 +13,9 @@ use crate::step;
 pub fn build_binary() -> Result<()> {
     step::timed("lockgate, release build", || {
         let mut cargo = Command::new("cargo");
-        cargo.args([
-            "build",
-            "--release",
-            "--package",
-            "lockgate",
-            "--bin",
-            "lockgate",
-        ]);
+        // Of the whole workspace, so that features, and with them everything
+        // built, are the same as for the tests.
+        cargo.args(["build", "--release", "--workspace", "--bin", "lockgate"]);
         step::shown(cargo.current_dir(root()))
     })
 }

@@ -32,22 +32,17 @@ pub enum Suite {
 }
 
 impl Suite {
-    /// What cargo is asked for; what follows `--` chooses among the tests.
+    /// What cargo is asked for; what follows `--` chooses among the tests. Always
+    /// of the whole workspace: a part of it by itself has other features, and
+    /// would be built anew.
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::All => &["--workspace"],
-            Self::Unit => &[
-                "--workspace",
-                "--exclude",
-                "lockgate-tests",
-                "--exclude",
-                "lockgate-gate",
-            ],
-            Self::Kernel => &["-p", "lockgate-abi", "-p", "lockgate-gate"],
-            Self::E2e => &["-p", "lockgate-tests"],
+            Self::Unit => &["--workspace", "--lib", "--bins"],
+            Self::Kernel => &["--workspace", "--test", "gate"],
+            Self::E2e => &["--workspace", "--test", "e2e"],
             Self::Evasions => &[
-                "-p",
-                "lockgate-tests",
+                "--workspace",
                 "--test",
                 "e2e",
                 "--",
@@ -57,10 +52,7 @@ impl Suite {
                 "--nocapture",
             ],
             Self::Bypass => &[
-                "-p",
-                "lockgate-gate",
-                "-p",
-                "lockgate-tests",
+                "--workspace",
                 "--test",
                 "gate",
                 "--test",
@@ -71,11 +63,10 @@ impl Suite {
                 // A line per way.
                 "--nocapture",
             ],
-            // All of the package, since one client is an example of it.
-            Self::Clients => &["-p", "lockgate-tests", "--", "clients::", "trust::"],
+            // Without a target, so that examples are built: one is a client.
+            Self::Clients => &["--workspace", "--", "clients::", "trust::"],
             Self::BadInput => &[
-                "-p",
-                "lockgate-tests",
+                "--workspace",
                 "--test",
                 "e2e",
                 "--",

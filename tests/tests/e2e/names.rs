@@ -57,8 +57,10 @@ with c.transaction():
 print(tell('select item from orders order by id'))
 print(tell('set search_path = hidden, public'))
 print(tell('select item from orders order by id'), tell('select item from public.orders order by id'))
+# Both are on the path: what was prepared earlier may mean the one further back.
 print(tell('set search_path = public, hidden'))
 print(tell('select item from orders order by id'))
+print(tell('set search_path = public'), tell('select item from orders order by id'))
 # An error leaves the path as it was; a function that changes it does not.
 print(tell('set search_path = hidden; select 1/0'))
 print(tell('select item from orders order by id'))
@@ -83,7 +85,8 @@ with c.pipeline():
             "done",
             "42501 item 1",
             "done",
-            "item 1",
+            "42501",
+            "done item 1",
             "22012",
             "item 1",
             "hidden",
@@ -239,4 +242,57 @@ print('bind', len(run('x')), query('set search_path = hidden'), run('x'))
         ],
         "{output:?}"
     );
+}
+
+/// The server keeps the table that a statement was prepared with when one of the
+/// same name comes ahead of it on the search path.
+#[test]
+fn a_table_made_ahead_of_a_prepared_one_hides_nothing() {
+    let postgres = Postgres::start(&PostgresConfig::default()).unwrap();
+    let admin = |sql: &str| postgres.admin("shop", sql).unwrap();
+    admin(
+        "create schema ahead; grant usage, create on schema ahead to report_ro; \
+         create table kept as select 'kept secret' as item; grant select on kept to report_ro; \
+         alter role report_ro set search_path = ahead, public",
+    );
+    let tag = "tags = [{ columns = \"public.customers.ssn\", tag = \"pii\", mask = \"redact\" }]";
+    let mut config = stage::config(&postgres, tag);
+    config.policies = r#"
+@id("all") permit (principal == Workload::"report", action, resource in Target::"orders-db")
+unless { action == Action::"view" };
+@id("kept") forbid (principal, action, resource == Table::"orders-db/shop/public/kept");
+"#
+    .into();
+    let stage = Stage::over(Agent::start(&config).unwrap(), postgres);
+    let lines = told(
+        &stage,
+        "
+p = c.pgconn
+def run(name):
+    r = p.exec_prepared(name, [])
+    return r.get_value(0, 0).decode() if r.nfields else r.error_field(67).decode()
+p.prepare(b'm', b'select ssn from customers order by id')
+p.prepare(b'f', b'select item from kept')
+print(run(b'm'), run(b'f'))
+print(tell('create table customers(id int, ssn text)'), tell('create table kept(item text)'))
+print(run(b'm'), run(b'f'))
+print(tell('select ssn from customers'), tell('select count(ssn) from ahead.customers'), tell('select item from kept'), tell('select count(*) from ahead.kept'))
+",
+    );
+    assert_eq!(
+        lines,
+        [
+            "[redacted] 42501",
+            "done done",
+            "42501 42501",
+            "42501 0 42501 0"
+        ]
+    );
+    // That the server does so is what makes this worth a test.
+    let seen = stage.postgres.admin(
+        "shop",
+        "drop table ahead.kept; set search_path = ahead, public; prepare f as select item from kept; \
+         create table ahead.kept(item text); execute f",
+    );
+    assert!(seen.unwrap().contains("kept secret"));
 }

@@ -329,7 +329,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn need(&mut self, need: &Need) {
+    fn need(&mut self, need: &'a Need) {
         match need {
             Need::Target(verb) => self.add(*verb, Resource::target()),
             Need::Database(verb) => {
@@ -460,7 +460,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn relation(&mut self, verb: Verb, name: &Name) {
+    fn relation(&mut self, verb: Verb, name: &'a Name) {
         let catalogue = self.catalogue;
         match (&name.schema, self.path) {
             (Some(schema), _) if is_temporary(schema) => {
@@ -474,20 +474,23 @@ impl<'a> Resolver<'a> {
                     self.tagged_by_name(verb, Some(schema), &name.name);
                 }
             },
-            (None, SearchPath::Known(path)) => match found_on(catalogue, path, &name.name) {
-                Some(relation) => self.found(verb, relation),
-                None => self.not_found(verb, &name.name),
-            },
-            (None, SearchPath::Unknown) => {
-                let mut any = false;
-                for relation in catalogue.named(&name.name) {
-                    any = true;
-                    self.found(verb, relation);
-                }
-                if !any {
-                    self.not_found(verb, &name.name);
-                }
+            (None, SearchPath::Known(path)) => {
+                self.all_found(verb, name, all_on(catalogue, path, &name.name));
             }
+            (None, SearchPath::Unknown) => {
+                self.all_found(verb, name, catalogue.named(&name.name));
+            }
+        }
+    }
+
+    fn all_found(&mut self, verb: Verb, name: &Name, all: impl Iterator<Item = &'a Relation>) {
+        let mut any = false;
+        for relation in all {
+            any = true;
+            self.found(verb, relation);
+        }
+        if !any {
+            self.not_found(verb, &name.name);
         }
     }
 
@@ -741,13 +744,26 @@ fn takes_rows(catalogue: &Catalogue, name: &str) -> bool {
     built_in || catalogue.functions(name).next().is_some()
 }
 
-/// What an unqualified name of a relation means. pg_catalog comes first, unless
-/// the path has it elsewhere.
-fn found_on<'a>(catalogue: &'a Catalogue, path: &[String], name: &str) -> Option<&'a Relation> {
+/// What an unqualified name of a relation may mean: all of that name on the
+/// path. The server takes the first, but a statement that was prepared before
+/// the first was made keeps another, and so does one whose names are resolved
+/// here before somebody drops the first. Nobody takes a name away from the
+/// system's relations, so nothing behind one of them counts. pg_catalog comes
+/// before all, unless the path has it elsewhere.
+fn all_on<'a, 'n>(
+    catalogue: &'a Catalogue,
+    path: &'n [String],
+    name: &'n str,
+) -> impl Iterator<Item = &'a Relation> + use<'a, 'n> {
     let system = Some("pg_catalog").filter(|_| !path.iter().any(|s| s == "pg_catalog"));
     let path = system.into_iter().chain(path.iter().map(String::as_str));
-    path.filter_map(|schema| catalogue.relation(schema, name))
-        .next()
+    let mut before = false;
+    path.filter_map(move |schema| catalogue.relation(schema, name))
+        .take_while(move |relation| {
+            let behind = before;
+            before |= is_system(&relation.schema);
+            !behind
+        })
 }
 
 /// `first` and what `next` leads to from there, each relation once.

@@ -155,16 +155,23 @@ fn publish_ca(agent: &Agent) -> anyhow::Result<()> {
 }
 
 fn mount_if_missing(kind: &str, at: &str) -> anyhow::Result<()> {
+    if is_mounted(kind, at)? {
+        return Ok(());
+    }
+    let mounted = mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>);
+    // Somebody else may have been quicker.
+    if mounted.is_err() && is_mounted(kind, at)? {
+        return Ok(());
+    }
+    mounted.with_context(|| format!("{at} is missing and cannot be mounted"))
+}
+
+fn is_mounted(kind: &str, at: &str) -> anyhow::Result<bool> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let there = mounts.lines().any(|line| {
+    Ok(mounts.lines().any(|line| {
         let mut fields = line.split(' ').skip(1);
         fields.next() == Some(at) && fields.next() == Some(kind)
-    });
-    if !there {
-        mount(Some(kind), at, Some(kind), MsFlags::empty(), None::<&str>)
-            .with_context(|| format!("{at} is missing and cannot be mounted"))?;
-    }
-    Ok(())
+    }))
 }
 
 fn user(name: &str) -> anyhow::Result<(u32, u32)> {

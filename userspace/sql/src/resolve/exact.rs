@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lockgate_command::{Access, Resource, ResourceKind, Verb};
 
-use super::{CopyOut, Resolved, Resolver, SearchPath, SessionNames, found_on};
+use super::{CopyOut, Resolved, Resolver, SearchPath, SessionNames, all_on};
 use crate::analysis::{Analysis, Facts};
 use crate::catalogue::{Catalogue, Relation, RelationKind, is_system};
 use crate::lineage::{self, Lineage, Root, Table, TableColumn, Tables, Traced, Unsure};
@@ -134,7 +134,10 @@ impl Tables for Known<'_> {
     fn table(&self, name: &Name) -> Result<Table<'_>, Unsure> {
         let relation = match &name.schema {
             Some(schema) => self.catalogue.relation(schema, &name.name),
-            None => found_on(self.catalogue, self.path, &name.name),
+            None => {
+                let mut all = all_on(self.catalogue, self.path, &name.name);
+                all.next().filter(|_| all.next().is_none())
+            }
         };
         let relation = relation.ok_or(Unsure)?;
         let has_columns = match relation.kind {

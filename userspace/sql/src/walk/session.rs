@@ -1,6 +1,8 @@
 //! What concerns the session: settings, transactions, cursors, prepared
 //! statements, notifications.
 
+use std::borrow::Cow;
+
 use lockgate_command::Verb;
 use pg_query::NodeEnum;
 use pg_query::protobuf::*;
@@ -21,12 +23,11 @@ impl Visit for VariableSetStmt {
         } = self;
         match known(*kind)? {
             VariableSetKind::VarSetValue => {
-                let values: Option<Vec<&str>> = args.iter().map(word).collect();
-                match values {
-                    Some(values) => settings::set(walk, name, Some(&values)),
-                    // A number, or an interval of SET TIME ZONE.
-                    None => settings::set(walk, name, Some(&[])),
-                }
+                let values: Option<Vec<Cow<str>>> = args.iter().map(word).collect();
+                // Else a fraction, or an interval of SET TIME ZONE.
+                let values = values.unwrap_or_default();
+                let values: Vec<&str> = values.iter().map(AsRef::as_ref).collect();
+                settings::set(walk, name, Some(&values))
             }
             VariableSetKind::VarSetDefault | VariableSetKind::VarReset => {
                 settings::set(walk, name, None)
@@ -47,14 +48,19 @@ impl Visit for VariableSetStmt {
     }
 }
 
-/// A value of SET that is a string or a bare word.
-fn word(node: &Node) -> Option<&str> {
-    match node.node.as_ref()? {
-        NodeEnum::AConst(AConst {
-            isnull: false,
-            location: _,
-            val: Some(a_const::Val::Sval(text)),
-        }) => Some(&text.sval),
+/// A value of SET that is a string, a bare word or a whole number.
+fn word(node: &Node) -> Option<Cow<'_, str>> {
+    let NodeEnum::AConst(AConst {
+        isnull: false,
+        location: _,
+        val: Some(value),
+    }) = node.node.as_ref()?
+    else {
+        return None;
+    };
+    match value {
+        a_const::Val::Sval(text) => Some(text.sval.as_str().into()),
+        a_const::Val::Ival(number) => Some(number.ival.to_string().into()),
         _ => None,
     }
 }
