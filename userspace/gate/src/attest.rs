@@ -1,16 +1,17 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
 
 use lockgate_abi::{Exec, INET, Process};
-use lockgate_config::Workload;
-use lockgate_identity::{Ancestor, ExecKey, Executable, Origin};
+use lockgate_identity::{Ancestor, ExecKey, Executable, Origin, Workloads};
 use quick_cache::sync::Cache;
 
 use crate::hash::Hashes;
+use crate::kernel::SEEDED;
 use crate::proc;
+use crate::sys::monotonic_ns;
 
 /// Executions whose facts are kept.
 const KEPT: usize = 8192;
@@ -21,11 +22,16 @@ pub struct Attestor {
     known: Cache<ExecKey, Arc<Facts>>,
     /// By who called execve and when: what children share with that process.
     images: Cache<(u32, u64), Arc<Facts>>,
+    digests: Cache<ExecKey, [u8; 32]>,
     hashes: Hashes,
-    /// Whether some workload asks for hashes.
-    with_hash: AtomicBool,
-    /// Paths that workloads are named by.
-    named: RwLock<HashSet<PathBuf>>,
+    looked_for: RwLock<LookedFor>,
+}
+
+/// What workloads are named by.
+#[derive(Default)]
+struct LookedFor {
+    workloads: Workloads,
+    executables: HashSet<PathBuf>,
 }
 
 /// What /proc says of one execution.
@@ -48,25 +54,26 @@ impl Attestor {
         Self {
             known: Cache::new(KEPT),
             images: Cache::new(KEPT),
+            digests: Cache::new(KEPT),
             hashes: Hashes::new(),
-            with_hash: false.into(),
-            named: RwLock::default(),
+            looked_for: RwLock::default(),
         }
     }
 
     /// Looks from now at what these workloads are named by: executables are
-    /// hashed only where some workload asks for it, and paths that a workload
+    /// hashed only where a workload depends on it, and paths that a workload
     /// names are believed only where they are what they seem.
-    pub fn look_for(&self, workloads: &[Workload]) {
-        let named = workloads
-            .iter()
-            .flat_map(|workload| [&workload.executable, &workload.ancestor])
-            .flatten()
-            .cloned()
-            .collect();
-        let with_hash = workloads.iter().any(|workload| workload.sha256.is_some());
-        *self.named.write().unwrap_or_else(PoisonError::into_inner) = named;
-        self.with_hash.store(with_hash, SeqCst);
+    pub fn look_for(&self, workloads: &Workloads) {
+        let executables = workloads.executables().map(PathBuf::from).collect();
+        let mut looked_for = self
+            .looked_for
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        *looked_for = LookedFor {
+            workloads: workloads.clone(),
+            executables,
+        };
+        drop(looked_for);
         self.known.clear();
         self.images.clear();
     }
@@ -79,8 +86,7 @@ impl Attestor {
             start_ns: exec.start_ns,
             exec_ns: exec.exec_ns,
         };
-        // Without the hash: many executions never connect.
-        if let Some(facts) = self.read(key, false, still) {
+        if let Some(facts) = self.read(key, still) {
             self.images.insert((key.tgid, key.exec_ns), facts.clone());
             self.known.insert(key, facts);
         }
@@ -100,9 +106,9 @@ impl Attestor {
             start_ns: record.start_ns,
             exec_ns: record.exec_ns,
         };
-        let facts = self.facts(exec, record.exec_tgid, still);
+        let facts = self.facts(exec, record.exec_tgid, &still);
         let comm_end = record.comm.iter().position(|byte| *byte == 0).unwrap_or(16);
-        Origin {
+        let mut origin = Origin {
             original: original(record),
             client,
             tgid: record.tgid,
@@ -118,6 +124,37 @@ impl Attestor {
             ancestors: facts.ancestors.clone(),
             argv: facts.argv.clone(),
             comm: String::from_utf8_lossy(&record.comm[..comm_end]).into_owned(),
+        };
+        let looked_for = self
+            .looked_for
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let asked = looked_for.workloads.asks_sha256_of(&origin);
+        drop(looked_for);
+        if asked && let Some(executable) = &mut origin.executable {
+            executable.sha256 = self.sha256(exec, &still);
+        }
+        origin
+    }
+
+    /// Digest of what an execution runs; none where it is not certain.
+    fn sha256(&self, exec: ExecKey, still: impl Fn(u32) -> Option<Process>) -> Option<[u8; 32]> {
+        if let Some(known) = self.digests.get(&exec) {
+            return Some(known);
+        }
+        let executed = (exec.exec_ns != SEEDED).then(|| {
+            let ago = monotonic_ns().saturating_sub(exec.exec_ns);
+            SystemTime::now() - Duration::from_nanos(ago)
+        });
+        match self.hashes.of(exec.tgid, executed) {
+            Ok(digest) => is_still(exec, still).then(|| {
+                self.digests.insert(exec, digest);
+                digest
+            }),
+            Err(reason) => {
+                tracing::debug!(tgid = exec.tgid, %reason, "an executable has no digest");
+                None
+            }
         }
     }
 
@@ -131,21 +168,15 @@ impl Attestor {
         if exec.exec_ns == 0 {
             return Arc::default();
         }
-        let with_hash = self.with_hash.load(SeqCst);
-        let known = self.known.get(&exec);
-        let is_hashed = |facts: &Facts| {
-            let executable = facts.executable.as_ref();
-            executable.is_some_and(|executable| executable.sha256.is_some())
-        };
-        match known {
-            Some(facts) if !with_hash || is_hashed(&facts) => facts,
-            known => match self.read(exec, with_hash, still) {
-                Some(facts) => {
-                    self.known.insert(exec, facts.clone());
-                    facts
-                }
-                None => known.unwrap_or_else(|| self.inherited(exec, exec_tgid)),
-            },
+        if let Some(known) = self.known.get(&exec) {
+            return known;
+        }
+        match self.read(exec, still) {
+            Some(facts) => {
+                self.known.insert(exec, facts.clone());
+                facts
+            }
+            None => self.inherited(exec, exec_tgid),
         }
     }
 
@@ -168,25 +199,25 @@ impl Attestor {
     }
 
     /// None if the process is not, or was not all the while, this execution.
-    fn read(
-        &self,
-        exec: ExecKey,
-        with_hash: bool,
-        still: impl Fn(u32) -> Option<Process>,
-    ) -> Option<Arc<Facts>> {
-        let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
-        let executable = proc::executable(exec.tgid, &named).map(|path| Executable {
-            path,
-            sha256: with_hash.then(|| self.hashes.of(exec.tgid)).flatten(),
-        });
+    fn read(&self, exec: ExecKey, still: impl Fn(u32) -> Option<Process>) -> Option<Arc<Facts>> {
+        let looked_for = self
+            .looked_for
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let named = &looked_for.executables;
         let facts = Facts {
-            executable,
-            ancestors: proc::ancestors(exec.tgid, &named),
+            executable: proc::executable(exec.tgid, named)
+                .map(|path| Executable { path, sha256: None }),
+            ancestors: proc::ancestors(exec.tgid, named),
             argv: proc::argv(exec.tgid),
         };
-        let now = still(exec.tgid)?;
-        ((now.start_ns, now.exec_ns) == (exec.start_ns, exec.exec_ns)).then(|| Arc::new(facts))
+        is_still(exec, still).then(|| Arc::new(facts))
     }
+}
+
+/// Whether that process still is that execution.
+fn is_still(exec: ExecKey, still: impl Fn(u32) -> Option<Process>) -> bool {
+    still(exec.tgid).is_some_and(|now| (now.start_ns, now.exec_ns) == (exec.start_ns, exec.exec_ns))
 }
 
 fn original(record: &lockgate_abi::Origin) -> SocketAddr {
@@ -206,11 +237,14 @@ mod tests {
 
     use super::*;
 
-    fn workloads(text: &str) -> Vec<Workload> {
+    fn workloads(text: &str) -> Workloads {
         let text = format!("[[workload]]\nname = 'w'\nuser = '0'\n{text}");
-        toml::from_str::<lockgate_config::Config>(&text)
-            .unwrap()
-            .workloads
+        let config: lockgate_config::Config = toml::from_str(&text).unwrap();
+        Workloads::load(&config.workloads, &Default::default()).unwrap()
+    }
+
+    fn asking_for_a_digest() -> Workloads {
+        workloads(&format!("sha256 = '{}'", "0".repeat(64)))
     }
 
     const ME: Process = Process {
@@ -250,7 +284,7 @@ mod tests {
     #[test]
     fn a_process_that_is_still_itself_is_attested() {
         let attestor = Attestor::new();
-        attestor.look_for(&workloads("sha256 = 'x'"));
+        attestor.look_for(&asking_for_a_digest());
         let origin = attest(&attestor, Some(ME));
         let executable = origin.executable.unwrap();
         assert_eq!(executable.path, std::env::current_exe().unwrap());
@@ -321,7 +355,7 @@ mod tests {
     #[test]
     fn a_hash_is_not_made_up_when_the_process_has_gone() {
         let attestor = Attestor::new();
-        attestor.look_for(&workloads("sha256 = 'x'"));
+        attestor.look_for(&asking_for_a_digest());
         let exec = Exec {
             version: lockgate_abi::VERSION,
             reserved: [0; 3],

@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 use crate::attest::Attestor;
 use crate::kernel::{Kernel, read_exec};
+use crate::sys;
 
 /// Looks at each new image as soon as the kernel tells of it, from a thread of
 /// its own, so that a process that ends before its connection is accepted was
@@ -27,6 +28,7 @@ pub fn watch_execs(
     std::thread::Builder::new()
         .name("execs".into())
         .spawn(move || {
+            sys::go_first();
             loop {
                 wait(&execs);
                 take_all(&mut execs, &attestor, &still, &seen);

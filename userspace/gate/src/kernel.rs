@@ -455,12 +455,15 @@ fn key6(&(prefix, port, address): &(u8, u16, [u8; 16])) -> Key<Key6> {
     Key::new(u32::from(prefix) + 16, Key6 { port, address })
 }
 
+/// When a process was made and executed that was there before the tracepoints.
+pub(crate) const SEEDED: u64 = 1;
+
 /// Learns of the processes that were there before the tracepoints.
 fn seed(processes: &mut HashMap<MapData, u32, Process>) {
     const BPF_NOEXIST: u64 = 1;
     let there = Process {
-        start_ns: 1,
-        exec_ns: 1,
+        start_ns: SEEDED,
+        exec_ns: SEEDED,
         exec_tgid: 0,
         reserved: 0,
     };

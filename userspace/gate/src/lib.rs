@@ -31,6 +31,7 @@ mod dial;
 mod earlier;
 mod execs;
 mod hash;
+mod image;
 mod inbox;
 mod kernel;
 mod lease;

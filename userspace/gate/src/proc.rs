@@ -2,13 +2,13 @@
 //! was the same process all the while.
 
 use std::collections::HashSet;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use lockgate_identity::Ancestor;
 
+use crate::image::Image;
 use crate::sys;
 
 /// How far up the ancestors are looked at.
@@ -26,11 +26,10 @@ const ELSEWHERE: &str = "(elsewhere)";
 /// make a mount namespace and put what he likes at any path there, and /proc
 /// shows that path as if it were the host's.
 pub(crate) fn executable(tgid: u32, named: &HashSet<PathBuf>) -> Option<PathBuf> {
-    let link = format!("/proc/{tgid}/exe");
-    let path = readable(std::fs::read_link(&link).ok()?);
+    let path = readable(std::fs::read_link(format!("/proc/{tgid}/exe")).ok()?);
     // Only paths of the configuration are looked up: others may lead to file
     // systems that never answer.
-    if named.contains(&path) && !is_that_file(tgid, &link, &path) {
+    if named.contains(&path) && !is_that_file(tgid, &path) {
         return Some(format!("{ELSEWHERE}{}", path.display()).into());
     }
     Some(path)
@@ -94,19 +93,17 @@ fn without_values(argument: &[u8]) -> String {
     }
 }
 
-fn is_that_file(tgid: u32, link: &str, path: &Path) -> bool {
-    let Ok(runs) = std::fs::metadata(link) else {
+fn is_that_file(tgid: u32, path: &Path) -> bool {
+    let Ok(runs) = Image::of(tgid) else {
         return false;
     };
-    let is_same = |there: std::io::Result<Metadata>| {
-        there.is_ok_and(|there| (there.dev(), there.ino()) == (runs.dev(), runs.ino()))
-    };
-    is_same(std::fs::metadata(path)) || is_same(metadata_inside(tgid, path))
+    runs.is_at(path) || inside(tgid, path).is_ok_and(|path| runs.is_at(&path))
 }
 
-/// Looks `path` up as `tgid` would, if root alone has said what it finds there:
-/// neither its mount namespace nor, by chroot, its root is of its own making.
-fn metadata_inside(tgid: u32, path: &Path) -> std::io::Result<Metadata> {
+/// Where to look `path` up as `tgid` would, if root alone has said what it finds
+/// there: neither its mount namespace nor, by chroot, its root is of its own
+/// making.
+fn inside(tgid: u32, path: &Path) -> std::io::Result<PathBuf> {
     let of = |kind: &str| format!("/proc/{tgid}/ns/{kind}");
     let is_ours = std::fs::read_link(of("user"))? == std::fs::read_link("/proc/self/ns/user")?;
     if !is_ours || !sys::is_made_by_root(File::open(of("mnt"))?)? {
@@ -114,7 +111,7 @@ fn metadata_inside(tgid: u32, path: &Path) -> std::io::Result<Metadata> {
     }
     // The kernel names an executable without links, so there is none on the way
     // that could lead out again.
-    std::fs::metadata(format!("/proc/{tgid}/root{}", path.display()))
+    Ok(format!("/proc/{tgid}/root{}", path.display()).into())
 }
 
 /// Records and policies are text. A path that is not UTF-8 gets replacement

@@ -55,7 +55,7 @@ impl Running {
         let lease = kernel.take_lease().context("the lease was taken before")?;
         let lease = Lease::start(lease)?;
         let attestor = Arc::new(Attestor::new());
-        attestor.look_for(&bundle.config.workloads);
+        attestor.look_for(&workloads);
         let mut served = Served::new(Namespace::host()?, events.clone());
         for namespace in iter::once(served.host().clone()).chain(namespaces) {
             let listeners = Listeners::open(&namespace, &kernel.exemptions())?;
@@ -95,7 +95,7 @@ impl Running {
             self.end_earlier();
         }
         if self.bundle.config.workloads != bundle.config.workloads {
-            self.attestor.look_for(&bundle.config.workloads);
+            self.attestor.look_for(&workloads);
         }
         if self.bundle.config.kernel != bundle.config.kernel {
             tracing::warn!("changes of [kernel] take effect at the next start");

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lockgate_command::WorkloadName;
 use lockgate_config::Workload;
@@ -120,6 +120,14 @@ impl Rule {
     }
 
     pub(crate) fn matches(&self, origin: &Origin) -> bool {
+        let executable = origin.executable.as_ref();
+        self.matches_but_for_sha256(origin)
+            && self
+                .sha256
+                .is_none_or(|digest| executable.is_some_and(|own| own.sha256 == Some(digest)))
+    }
+
+    pub(crate) fn matches_but_for_sha256(&self, origin: &Origin) -> bool {
         let cgroup = origin.cgroup.as_deref();
         let executable = origin.executable.as_ref();
         self.unit
@@ -135,15 +143,19 @@ impl Rule {
                 .executable
                 .as_ref()
                 .is_none_or(|path| executable.is_some_and(|own| own.path == *path))
-            && self
-                .sha256
-                .is_none_or(|digest| executable.is_some_and(|own| own.sha256 == Some(digest)))
             && self.ancestor.as_ref().is_none_or(|path| {
                 origin
                     .ancestors
                     .iter()
                     .any(|above| above.executable.as_ref() == Some(path))
             })
+    }
+
+    pub(crate) fn executables(&self) -> impl Iterator<Item = &Path> {
+        [&self.executable, &self.ancestor]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
     }
 
     pub(crate) fn specificity(&self) -> Specificity {

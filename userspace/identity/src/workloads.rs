@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use lockgate_command::WorkloadName;
 use lockgate_config::Workload;
@@ -81,9 +82,16 @@ impl Workloads {
             .map_or_else(WorkloadName::unknown, |rule| rule.name.clone())
     }
 
-    /// Whether any workload asks for the executable's digest; otherwise nobody
-    /// has to hash executables.
-    pub fn needs_sha256(&self) -> bool {
-        self.rules.iter().any(|rule| rule.sha256.is_some())
+    /// Whether the workload of a process may depend on its executable's digest,
+    /// as far as the rest of `origin` says. Nobody else's has to be hashed.
+    pub fn asks_sha256_of(&self, origin: &Origin) -> bool {
+        self.rules
+            .iter()
+            .any(|rule| rule.sha256.is_some() && rule.matches_but_for_sha256(origin))
+    }
+
+    /// Paths of executables that conditions name.
+    pub fn executables(&self) -> impl Iterator<Item = &Path> {
+        self.rules.iter().flat_map(Rule::executables)
     }
 }

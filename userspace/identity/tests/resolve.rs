@@ -151,8 +151,13 @@ fn narrowing_wins_and_what_is_not_attested_matches_nothing() {
         resolved(&[broad.clone(), narrow.clone(), hashed.clone()], &who),
         "hashed"
     );
-    assert!(load(std::slice::from_ref(&hashed)).unwrap().needs_sha256());
-    assert!(!load(std::slice::from_ref(&narrow)).unwrap().needs_sha256());
+    let asks = |rule: &Workload, who: &Origin| {
+        let workloads = load(std::slice::from_ref(rule)).unwrap();
+        workloads.asks_sha256_of(who)
+    };
+    assert!(asks(&hashed, &who) && !asks(&narrow, &who));
+    let other = origin("/system.slice/other.service", 1000, "/usr/bin/psql");
+    assert!(!asks(&hashed, &other), "nobody's workload depends on it");
 
     who.executable = Some(Executable {
         path: "/usr/bin/psql".into(),

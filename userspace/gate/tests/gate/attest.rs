@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lockgate_config::{Config, Workload};
+use lockgate_config::Config;
 use lockgate_gate::{Attestor, watch_execs};
+use lockgate_identity::Workloads;
 
 use crate::field::{EPERM, Field, accept, outcome};
 
@@ -41,7 +42,8 @@ os.wait()",
 }
 
 fn attestor(field: &mut Field, workloads: &str) -> Arc<Attestor> {
-    let workloads: Vec<Workload> = toml::from_str::<Config>(workloads).unwrap().workloads;
+    let config: Config = toml::from_str(workloads).unwrap();
+    let workloads = Workloads::load(&config.workloads, &Default::default()).unwrap();
     let attestor = Arc::new(Attestor::new());
     attestor.look_for(&workloads);
     watch_execs(&mut field.kernel, attestor.clone(), |_| {}).unwrap();

@@ -4,6 +4,7 @@
 
 mod attest;
 mod bypass;
+mod disguise;
 mod field;
 mod redirect;
 mod service;
