@@ -13,6 +13,7 @@ use lockgate_abi::{
 use crate::attach::{attach_all, fork_child_pid, pin_all};
 use crate::cgroup::Attached;
 use crate::protected::Protected;
+use crate::sys::monotonic_ns;
 use crate::trace::{LEVEL, Trace};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lockgate.bpf.o"));
@@ -77,6 +78,8 @@ pub struct Kernel {
     exemptions: Exemptions,
     flows: HashMap<MapData, Flow, Origin>,
     processes: Arc<HashMap<MapData, u32, Process>>,
+    /// The same map, to be written.
+    missed: HashMap<MapData, u32, Process>,
     lost: PerCpuArray<MapData, u64>,
     refusals: RingBuf<MapData>,
     execs: Option<RingBuf<MapData>>,
@@ -140,9 +143,7 @@ impl Kernel {
         pin_all(links, &link_pins)?;
         kernel.forget_other_versions(&map_pins);
         // After the tracepoints, so that no process falls in between.
-        if let Some(processes) = Arc::get_mut(&mut kernel.processes) {
-            seed(processes);
-        }
+        seed(&mut kernel.missed);
         Ok(kernel)
     }
 
@@ -153,6 +154,12 @@ impl Kernel {
                     .map_err(|source| KernelError::Map { map: $name, source })?
             };
         }
+        let failed = |source| KernelError::Map {
+            map: maps::PROCESSES,
+            source,
+        };
+        let processes = take(ebpf, maps::PROCESSES)?;
+        let missed = again(&processes).map_err(failed)?;
         Ok(Self {
             protected4: open!(LpmTrie, maps::PROTECTED4),
             protected6: open!(LpmTrie, maps::PROTECTED6),
@@ -160,7 +167,8 @@ impl Kernel {
             listener_ports: open!(HashMap, maps::LISTENER_PORTS),
             exemptions: Exemptions::new(take(ebpf, maps::EXEMPT)?)?,
             flows: open!(HashMap, maps::FLOWS),
-            processes: Arc::new(open!(HashMap, maps::PROCESSES)),
+            processes: Arc::new(HashMap::try_from(processes).map_err(failed)?),
+            missed: HashMap::try_from(missed).map_err(failed)?,
             lost: open!(PerCpuArray, maps::LOST),
             refusals: open!(RingBuf, maps::REFUSALS),
             execs: Some(open!(RingBuf, maps::EXECS)),
@@ -300,6 +308,22 @@ impl Kernel {
     pub fn processes(&self) -> impl Fn(u32) -> Option<Process> + Send + use<> {
         let processes = self.processes.clone();
         move |tgid| processes.get(&tgid, 0).ok()
+    }
+
+    /// Learns anew of a process that fell out of the tracepoints' map, which
+    /// makes room where there are too many. What it did so far stays unattested,
+    /// since it cannot be told which process that was; if it has gone and another
+    /// has its pid by now, the tracepoints have seen that one.
+    pub fn learn(&mut self, tgid: u32) {
+        let now = monotonic_ns();
+        let process = Process {
+            start_ns: now,
+            exec_ns: now,
+            exec_tgid: tgid,
+            reserved: 0,
+        };
+        // It may be there again.
+        let _ = self.missed.insert(tgid, process, BPF_NOEXIST);
     }
 
     /// Passes on what the programs have logged, if they log.
@@ -455,12 +479,14 @@ fn key6(&(prefix, port, address): &(u8, u16, [u8; 16])) -> Key<Key6> {
     Key::new(u32::from(prefix) + 16, Key6 { port, address })
 }
 
+/// Of bpf(2): only what is not there.
+const BPF_NOEXIST: u64 = 1;
+
 /// When a process was made and executed that was there before the tracepoints.
 pub(crate) const SEEDED: u64 = 1;
 
 /// Learns of the processes that were there before the tracepoints.
 fn seed(processes: &mut HashMap<MapData, u32, Process>) {
-    const BPF_NOEXIST: u64 = 1;
     let there = Process {
         start_ns: SEEDED,
         exec_ns: SEEDED,
@@ -516,6 +542,15 @@ fn read_refusal(bytes: &[u8]) -> Option<lockgate_abi::Refusal> {
         at_ns: long(40)?,
     };
     (refusal.version == VERSION).then_some(refusal)
+}
+
+/// The same map once more.
+fn again(map: &aya::maps::Map) -> Result<aya::maps::Map, aya::maps::MapError> {
+    let aya::maps::Map::LruHashMap(data) = map else {
+        return Err(aya::maps::MapError::InvalidMapType { map_type: 0 });
+    };
+    let info = data.info()?;
+    MapData::from_id(info.id()).map(aya::maps::Map::LruHashMap)
 }
 
 fn take(ebpf: &mut Ebpf, name: &str) -> Result<aya::maps::Map, KernelError> {

@@ -317,6 +317,9 @@ impl Service {
         }
         self.counters.accepted += 1;
         self.attesting += 1;
+        if record.exec_ns == 0 {
+            running.kernel.learn(record.tgid);
+        }
         let cgroup = running.cgroup.path_of(record.cgroup_id);
         let (attestor, still) = (running.attestor.clone(), running.kernel.processes());
         let events = self.events.clone();

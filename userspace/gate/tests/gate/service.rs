@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lockgate_abi::Listener;
+use lockgate_abi::{Listener, Process, maps};
 use lockgate_command::ConnectionId;
 use lockgate_config::Bundle;
 use lockgate_identity::Origin;
@@ -232,6 +232,36 @@ async fn a_client_is_handed_over_and_its_server_dialled() {
         GateToKeeper::Released { connection: told } if told == connection
     ));
     assert_eq!(dial(&proxy, connection).await.unwrap_err(), libc::ENOTCONN);
+}
+
+/// The tracepoints' map makes room where there are too many processes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_fell_out_of_the_map_is_learned_anew() {
+    let gate = Gate::start(&config("127.0.0.96:5432"), &[]).await;
+    let _keeper = gate.peer(Role::Keeper).await;
+    let proxy = gate.peer(Role::Proxy).await;
+    let child = gate.ground.spawn(
+        "import socket
+for _ in range(3): socket.create_connection(('127.0.0.96',5432),timeout=5).recv(1)",
+    );
+    let mut processes: aya::maps::HashMap<_, u32, Process> =
+        aya::maps::Map::LruHashMap(gate.map(maps::PROCESSES))
+            .try_into()
+            .unwrap();
+    let mut seen = Vec::new();
+    for turn in 0..3 {
+        let (_, workload, origin, mut client) = accepted(&proxy).await;
+        assert_eq!(origin.tgid, child.id());
+        seen.push((workload, origin.executable.is_some()));
+        if turn == 0 {
+            processes.remove(&child.id()).unwrap();
+        }
+        client.write_all(b"x").unwrap();
+    }
+    // What it did while it was not there could have been anybody's.
+    let expected = [("job", true), ("unknown", false), ("job", true)];
+    assert_eq!(seen, expected.map(|(name, known)| (name.to_owned(), known)));
+    child.wait_with_output().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
