@@ -17,9 +17,11 @@
 //! earlier    connections that were there before the programs
 //! execs      each new image, looked at as it starts
 //! proc       what /proc says
+//! image      the file that a process runs
 //! hash       what an executable contains
 //! cgroup     the hierarchy, and paths by id
 //! trace      what the programs log, for debugging
+//! others     programs of others on the same hooks
 //! preflight  what `lockgate doctor` looks at
 //! ```
 #![deny(unsafe_code)]
@@ -36,6 +38,7 @@ mod inbox;
 mod kernel;
 mod lease;
 mod namespace;
+mod others;
 pub mod preflight;
 mod proc;
 mod protected;
@@ -51,5 +54,6 @@ pub use execs::watch_execs;
 pub use kernel::{Exemptions, Kernel, KernelError};
 pub use lease::Lease;
 pub use namespace::{Listeners, Namespace, NamespaceError};
+pub use others::{behind, filtering};
 pub use protected::{Protected, TooMany};
 pub use service::run;

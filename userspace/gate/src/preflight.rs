@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::earlier::can_end;
 use crate::namespace::{candidates, chosen_ports};
+use crate::others;
 
 /// One look at the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,6 +50,8 @@ pub fn checks() -> Vec<Check> {
         ports(),
         earlier(),
         packets(),
+        beside(),
+        filters(),
         lsm(),
     ]
 }
@@ -290,6 +293,48 @@ fn packets() -> Check {
             ),
         },
         advice: "AF_PACKET, TUN devices and tunnels pass no hook: start containers with --cap-drop NET_RAW (in Kubernetes: capabilities.drop), and give none NET_ADMIN in a network that leads to a protected server".into(),
+    }
+}
+
+/// What others' programs do to destinations after lockgate has looked at them.
+fn beside() -> Check {
+    let root = crate::v2_root().unwrap_or_default();
+    let advice = "a load balancer in connect(2) that runs after lockgate may lead to a protected destination past the redirect, where its packets are dropped: start lockgate after it, so that lockgate sees what it has chosen".into();
+    let (state, found) = match others::behind(&root) {
+        Ok(names) if names.is_empty() => (
+            State::Good,
+            "no program looks at connect(2) after lockgate".into(),
+        ),
+        Ok(names) => (
+            State::Open,
+            format!("after lockgate, connect(2) is seen by {}", names.join(", ")),
+        ),
+        Err(error) => (State::Open, format!("unknown ({error})")),
+    };
+    Check {
+        name: "other programs",
+        state,
+        found,
+        advice,
+    }
+}
+
+/// Filters that take lockgate's listener for the destination.
+fn filters() -> Check {
+    let cgroups = others::filtering(&crate::v2_root().unwrap_or_default());
+    const SHOWN: usize = 5;
+    let shown: Vec<String> = cgroups.iter().take(SHOWN).cloned().collect();
+    Check {
+        name: "address filters",
+        state: match cgroups.is_empty() {
+            true => State::Good,
+            false => State::Open,
+        },
+        found: match cgroups.len() {
+            0 => "no cgroup filters packets".into(),
+            count => format!("{count} cgroups filter packets: {}", shown.join(", ")),
+        },
+        advice: "a redirected connection goes to 127.0.0.1 or ::1 for such a filter: where it is systemd's IPAddressDeny=, add IPAddressAllow=localhost; what it denies of the server's address, deny by policy".into(),
     }
 }
 

@@ -60,6 +60,47 @@ pub(crate) fn open_cgroup(mount: impl AsFd, id: u64) -> io::Result<OwnedFd> {
 }
 
 /// CLOCK_MONOTONIC in nanoseconds, the clock of `bpf_ktime_get_ns`.
+/// Ids of the programs that are attached to a cgroup itself, in the order in
+/// which they run (`BPF_PROG_QUERY`). Needs CAP_NET_ADMIN or CAP_SYS_ADMIN.
+pub(crate) fn attached_to(cgroup: impl AsFd, attach_type: u32) -> io::Result<Vec<u32>> {
+    const BPF_PROG_QUERY: c_int = 16;
+    #[repr(C)]
+    struct Query {
+        cgroup: u32,
+        attach_type: u32,
+        query_flags: u32,
+        attach_flags: u32,
+        ids: u64,
+        count: u32,
+        padding: u32,
+    }
+    let mut ids = vec![0u32; 256];
+    let mut query = Query {
+        cgroup: cgroup.as_fd().as_raw_fd() as u32,
+        attach_type,
+        query_flags: 0,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: ids.len() as u32,
+        padding: 0,
+    };
+    // SAFETY: the kernel writes at most `count` ids, and into `query`, both of
+    // which live over the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_QUERY,
+            &raw mut query,
+            size_of::<Query>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    ids.truncate(query.count as usize);
+    Ok(ids)
+}
+
 /// Lets the calling thread run before all others that are not of the kernel's
 /// (`SCHED_FIFO` at its lowest, sched(7)), or at least before most of them.
 pub(crate) fn go_first() {

@@ -26,7 +26,10 @@ pub struct Field {
 
 impl Field {
     pub fn new(places: &[&str]) -> Self {
-        let ground = Ground::new();
+        Self::over(Ground::new(), places)
+    }
+
+    pub fn over(ground: Ground, places: &[&str]) -> Self {
         let text = format!("[[target]]\nname='t'\nprotocol='tcp'\nmatch={places:?}\n");
         let bundle = Bundle {
             config: toml::from_str(&text).unwrap(),

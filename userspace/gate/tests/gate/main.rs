@@ -6,6 +6,7 @@ mod attest;
 mod bypass;
 mod disguise;
 mod field;
+mod others;
 mod redirect;
 mod service;
 mod takeover;
