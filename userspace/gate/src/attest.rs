@@ -247,9 +247,10 @@ mod tests {
         workloads(&format!("sha256 = '{}'", "0".repeat(64)))
     }
 
+    /// Executed just now, so that its file has not changed since.
     const ME: Process = Process {
         start_ns: 7,
-        exec_ns: 8,
+        exec_ns: 1 << 62,
         exec_tgid: 9,
         reserved: 0,
     };

@@ -29,7 +29,10 @@ pub struct Check {
 pub enum State {
     /// As it should be.
     Good,
-    /// Works, but a way around stays open.
+    /// Works, but something beside it does not, or a way around is open to who
+    /// has rights that a workload needs not have.
+    Limited,
+    /// Works, but a way around is open to a process without rights.
     Open,
     /// lockgate cannot run.
     Broken,
@@ -50,6 +53,7 @@ pub fn checks() -> Vec<Check> {
         ports(),
         earlier(),
         packets(),
+        guests(),
         beside(),
         filters(),
         lsm(),
@@ -168,7 +172,7 @@ fn bpffs() -> Check {
         state: if found.is_some() {
             State::Good
         } else {
-            State::Open
+            State::Limited
         },
         found: found
             .and_then(|line| line.split(' ').nth(1))
@@ -183,7 +187,7 @@ fn tracefs() -> Check {
         || Path::new("/sys/kernel/debug/tracing/events/sched").exists();
     Check {
         name: "tracefs",
-        state: if there { State::Good } else { State::Open },
+        state: if there { State::Good } else { State::Limited },
         found: if there { "mounted" } else { "not mounted" }.into(),
         advice: "`lockgate run` mounts /sys/kernel/tracing where it is missing".into(),
     }
@@ -283,7 +287,7 @@ fn packets() -> Check {
         state: if able.is_empty() {
             State::Good
         } else {
-            State::Open
+            State::Limited
         },
         found: match able.len() {
             0 => "no process with CAP_NET_RAW or CAP_NET_ADMIN in a network namespace beside the host's".into(),
@@ -293,6 +297,42 @@ fn packets() -> Check {
             ),
         },
         advice: "AF_PACKET, TUN devices and tunnels pass no hook: start containers with --cap-drop NET_RAW (in Kubernetes: capabilities.drop), and give none NET_ADMIN in a network that leads to a protected server".into(),
+    }
+}
+
+/// Machines and sandboxes on this host whose packets come from no socket of its
+/// kernel's.
+fn guests() -> Check {
+    /// Beginnings of the names of what runs them, as the kernel cuts them.
+    const MONITORS: [&str; 6] = [
+        "firecracker",
+        "qemu-system-",
+        "cloud-hyperviso",
+        "crosvm",
+        "runsc",
+        "VBoxHeadless",
+    ];
+    const SHOWN: usize = 3;
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let named = processes.filter_map(|entry| {
+        let tgid = entry.file_name().to_string_lossy().into_owned();
+        let name = read(&format!("/proc/{tgid}/comm"))?;
+        let is_monitor = MONITORS.iter().any(|monitor| name.starts_with(monitor));
+        is_monitor.then(|| format!("{tgid} ({})", name.escape_debug()))
+    });
+    let found: Vec<String> = named.collect();
+    let shown: Vec<&str> = found.iter().take(SHOWN).map(String::as_str).collect();
+    Check {
+        name: "guests",
+        state: match found.is_empty() {
+            true => State::Good,
+            false => State::Open,
+        },
+        found: match found.len() {
+            0 => "no virtual machine and no gVisor".into(),
+            count => format!("{count} run here: process {}", shown.join(", ")),
+        },
+        advice: "what a guest sends passes no hook of this host: install lockgate inside it, or let the server refuse its address".into(),
     }
 }
 
@@ -306,10 +346,10 @@ fn beside() -> Check {
             "no program looks at connect(2) after lockgate".into(),
         ),
         Ok(names) => (
-            State::Open,
+            State::Limited,
             format!("after lockgate, connect(2) is seen by {}", names.join(", ")),
         ),
-        Err(error) => (State::Open, format!("unknown ({error})")),
+        Err(error) => (State::Limited, format!("unknown ({error})")),
     };
     Check {
         name: "other programs",
@@ -328,7 +368,7 @@ fn filters() -> Check {
         name: "address filters",
         state: match cgroups.is_empty() {
             true => State::Good,
-            false => State::Open,
+            false => State::Limited,
         },
         found: match cgroups.len() {
             0 => "no cgroup filters packets".into(),
@@ -346,7 +386,7 @@ fn lsm() -> Check {
         state: if landlock || list.is_empty() {
             State::Good
         } else {
-            State::Open
+            State::Limited
         },
         found: if list.is_empty() {
             "unknown (securityfs is not mounted)".into()

@@ -589,8 +589,12 @@ fn doctor_prints_one_object_per_line() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    let broken = lines.iter().any(|line| line["state"] == "broken");
+    let count = |state: &str| lines.iter().filter(|line| line["state"] == state).count();
+    let broken = count("broken") > 0;
     assert_eq!(ran.code, i32::from(broken), "{}", ran.stdout);
+    let grade = &lines.last().unwrap()["grade"];
+    assert_eq!(grade == "F", broken, "{}", ran.stdout);
+    assert_eq!(grade == "C", !broken && count("open") > 0, "{}", ran.stdout);
     let configuration = lines
         .iter()
         .find(|line| line["name"] == "configuration")

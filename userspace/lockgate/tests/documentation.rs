@@ -95,7 +95,11 @@ fn the_page_of_policies_shows_what_its_commands_print() {
 fn each_test_that_security_md_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut sources = String::new();
-    for folder in ["tests/tests", "userspace/gate/tests"] {
+    for folder in [
+        "tests/tests",
+        "userspace/gate/tests",
+        "userspace/identity/tests",
+    ] {
         read_all(&root.join(folder), &mut sources);
     }
     let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();

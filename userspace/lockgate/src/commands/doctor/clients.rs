@@ -19,7 +19,7 @@ pub(super) fn libpq(config: Option<&Config>, ca: &Path) -> Vec<Line> {
         if root.exists() {
             lines.push(Line {
                 name: "libpq".into(),
-                state: State::Open,
+                state: State::Limited,
                 found: root.display().to_string(),
                 advice: format!(
                     "with this file sslmode=require verifies, too: append {} to it",
@@ -40,7 +40,7 @@ pub(super) fn libpq(config: Option<&Config>, ca: &Path) -> Vec<Line> {
             let troubles = troubles(&settings, config);
             lines.extend(troubles.into_iter().map(|advice| Line {
                 name: "connection string".into(),
-                state: State::Open,
+                state: State::Limited,
                 found: format!("[{service}] in {}", path.display()),
                 advice,
             }));

@@ -22,6 +22,39 @@ struct Line {
     advice: String,
 }
 
+/// How the host is as a whole.
+#[derive(Serialize)]
+struct Summary {
+    grade: char,
+    meaning: &'static str,
+    good: usize,
+    limited: usize,
+    open: usize,
+    broken: usize,
+}
+
+impl Summary {
+    fn of(lines: &[Line]) -> Self {
+        let count = |state| lines.iter().filter(|line| line.state == state).count();
+        let (limited, open) = (count(State::Limited), count(State::Open));
+        let broken = count(State::Broken);
+        let (grade, meaning) = match (broken, open, limited) {
+            (0, 0, 0) => ('A', "every way around that lockgate knows of is closed"),
+            (0, 0, _) => ('B', "no way around is open to a process without rights"),
+            (0, _, _) => ('C', "a way around is open to a process without rights"),
+            _ => ('F', "lockgate cannot run here"),
+        };
+        Self {
+            grade,
+            meaning,
+            good: count(State::Good),
+            limited,
+            open,
+            broken,
+        }
+    }
+}
+
 /// Looks at this host and says what it has, lacks and leaves open.
 pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
     let mut lines: Vec<Line> = checks()
@@ -53,11 +86,12 @@ pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
         &agent.run_dir.join("host-ca.pem"),
     ));
     lines.push(configuration(config));
-    let worst = lines.iter().any(|line| line.state == State::Broken);
+    let summary = Summary::of(&lines);
     if json.json {
         for line in &lines {
             println!("{}", serde_json::to_string(line)?);
         }
+        println!("{}", serde_json::to_string(&summary)?);
     } else {
         for Line {
             name,
@@ -69,6 +103,9 @@ pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
             let mark = match state {
                 State::Good => "ok  "
                     .if_supports_color(Stream::Stdout, |m| m.green())
+                    .to_string(),
+                State::Limited => "note"
+                    .if_supports_color(Stream::Stdout, |m| m.yellow())
                     .to_string(),
                 State::Open => "open"
                     .if_supports_color(Stream::Stdout, |m| m.yellow())
@@ -82,8 +119,22 @@ pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
                 println!("      {advice}");
             }
         }
+        let Summary {
+            grade,
+            meaning,
+            good,
+            limited,
+            open,
+            broken,
+        } = &summary;
+        println!(
+            "grade {grade}: {meaning} ({good} ok, {limited} to note, {open} open, {broken} failed)"
+        );
     }
-    Ok(if worst { Exit::No } else { Exit::Yes })
+    Ok(match summary.broken {
+        0 => Exit::Yes,
+        _ => Exit::No,
+    })
 }
 
 fn users(agent: &Agent) -> Vec<Line> {
@@ -160,5 +211,27 @@ fn configuration(config: &Path) -> Line {
         state,
         found,
         advice,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grade_is_of_the_worst_that_was_found() {
+        let grade = |states: &[State]| {
+            let line = |state: &State| Line {
+                name: String::new(),
+                state: *state,
+                found: String::new(),
+                advice: String::new(),
+            };
+            Summary::of(&states.iter().map(line).collect::<Vec<_>>()).grade
+        };
+        assert_eq!(grade(&[State::Good, State::Good]), 'A');
+        assert_eq!(grade(&[State::Good, State::Limited]), 'B');
+        assert_eq!(grade(&[State::Open, State::Limited]), 'C');
+        assert_eq!(grade(&[State::Open, State::Broken]), 'F');
     }
 }
