@@ -70,6 +70,12 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         minutes: u32,
     },
+    /// Kill its processes at random under load, and let many others live briefly
+    Soak {
+        /// How long
+        #[arg(long, default_value_t = 10)]
+        minutes: u32,
+    },
     /// Pack the binary and what belongs to it into target/dist
     Dist,
 }
@@ -113,6 +119,7 @@ fn run(task: Task) -> Result<()> {
             downloads.finish()?;
             bench::run(&bench::Plan::new(quick, only), json.as_deref(), docs)
         }
+        Task::Soak { minutes } => suites::soak(minutes, downloads),
         Task::Fuzz { minutes } => fuzz::run(minutes),
         Task::Dist => dist::run(),
     }

@@ -88,8 +88,37 @@ pub fn build_all() -> Result<()> {
 
 /// Runs a suite and closes with the sum of what passed and what failed.
 pub fn run(suite: Suite, downloads: Downloads) -> Result<()> {
+    run_with(suite.arguments(), &[], downloads)
+}
+
+/// Runs for longer what `test` runs for seconds: kills under load, and a storm of
+/// processes.
+pub fn soak(minutes: u32, downloads: Downloads) -> Result<()> {
+    let arguments = &[
+        "--workspace",
+        "--test",
+        "gate",
+        "--test",
+        "e2e",
+        "--",
+        "a_storm_of_processes",
+        "kills_at_random",
+        "--nocapture",
+    ];
+    let longer = [
+        ("LOCKGATE_SOAK_SECONDS", (minutes * 60).to_string()),
+        ("LOCKGATE_STORM_PROCESSES", (minutes * 10_000).to_string()),
+    ];
+    run_with(arguments, &longer, downloads)
+}
+
+fn run_with(
+    arguments: &'static [&'static str],
+    environment: &[(&str, String)],
+    downloads: Downloads,
+) -> Result<()> {
     crate::dist::build_binary()?;
-    let (cargo, chosen) = split(suite.arguments());
+    let (cargo, chosen) = split(arguments);
     step::timed("build of the tests", || {
         let mut build = Command::new("cargo");
         build.args(["test", "--release", "--no-run"]).args(cargo);
@@ -105,6 +134,7 @@ pub fn run(suite: Suite, downloads: Downloads) -> Result<()> {
         tests.arg("--").args(chosen);
     }
     let mut child = tests
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .current_dir(root())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -144,6 +144,67 @@ print(done)
     assert!(verified.ok(), "{verified:?}");
 }
 
+/// `cargo xtask soak` does the same for longer.
+#[test]
+fn kills_at_random_open_nothing_and_are_got_over() {
+    let seconds: u64 = std::env::var("LOCKGATE_SOAK_SECONDS")
+        .map_or(10, |seconds| seconds.parse().expect("seconds"));
+    let stage = open_server();
+    // Each line is how long the server was not to be had, in milliseconds.
+    let program = format!(
+        r#"
+import time
+dsn = dsn.replace("user=whoever", "user=jane")
+began = last = time.monotonic()
+while last < began + {seconds}:
+    try:
+        with psycopg.connect(dsn, autocommit=True) as c:
+            for _ in range(10):
+                who = c.execute("select current_user").fetchone()[0]
+                if who != "report_ro": sys.exit("that was direct: " + who)
+                now = time.monotonic()
+                if now - last > 0.05: print(round((now - last) * 1000))
+                last = now
+    except psycopg.Error: time.sleep(0.01)
+    if time.monotonic() > last + 20: sys.exit("it does not come back")
+"#
+    );
+    let kills = std::cell::Cell::new(0);
+    let outputs: Vec<Output> = std::thread::scope(|scope| {
+        let load = || scope.spawn(|| stage.python(&stage.report, &program));
+        let loads = [load(), load(), load()];
+        let until = Instant::now() + Duration::from_secs(seconds);
+        // No order of them is better than another; this one repeats.
+        let mut random = 1u64;
+        while Instant::now() < until {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1);
+            let role = ["gate", "proxy", "keeper"][(random >> 33) as usize % 3];
+            std::thread::sleep(Duration::from_millis(300 + (random >> 40) % 1500));
+            // It may be between two lives.
+            kills.set(kills.get() + usize::from(stage.agent.kill(role).is_ok()));
+        }
+        loads.into_iter().map(|load| load.join().unwrap()).collect()
+    });
+    let mut gaps = Vec::new();
+    for output in &outputs {
+        assert!(output.ok(), "{output:?}");
+        gaps.extend(output.stdout.lines().map(|gap| gap.parse::<u64>().unwrap()));
+    }
+    gaps.sort_unstable();
+    let log = stage.postgres.log();
+    assert!(!log.contains("user=jane"), "{log}");
+    println!(
+        "{} kills in {seconds} s; away {} times, for {} ms at the median, {} ms at most",
+        kills.get(),
+        gaps.len(),
+        gaps.get(gaps.len() / 2).unwrap_or(&0),
+        gaps.last().unwrap_or(&0)
+    );
+    assert!(kills.get() as u64 > seconds / 4);
+    let verified = stage.agent.lockgate(&["audit", "verify"]).unwrap();
+    assert!(verified.ok(), "{verified:?}");
+}
+
 #[test]
 fn a_killed_parent_leaves_the_server_unreachable_until_it_runs_again() {
     let mut stage = open_server();

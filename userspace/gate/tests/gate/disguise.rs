@@ -346,7 +346,7 @@ for attempt in range(2000):
 #[test]
 fn a_storm_of_processes_is_told_apart() {
     const EACH: usize = 8;
-    let count: usize = match std::env::var("LOCKGATE_STORM") {
+    let count: usize = match std::env::var("LOCKGATE_STORM_PROCESSES") {
         Ok(count) => count.parse().unwrap(),
         Err(_) => 2000,
     };

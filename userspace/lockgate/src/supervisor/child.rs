@@ -201,8 +201,8 @@ impl Drop for Child {
     }
 }
 
-/// Waits between restarts: 300 ms, doubling to 5 s; from the beginning after
-/// ten seconds of life.
+/// Waits between restarts: 50 ms, doubling to 800 ms; from the beginning after
+/// three seconds of life.
 #[derive(Default)]
 pub(super) struct Backoff {
     restarts: u32,
@@ -210,15 +210,15 @@ pub(super) struct Backoff {
 
 impl Backoff {
     pub(super) fn lived(&mut self, age: Duration) {
-        if age >= Duration::from_secs(10) {
+        if age >= Duration::from_secs(3) {
             self.restarts = 0;
         }
     }
 
     pub(super) fn next(&mut self) -> Duration {
-        let wait = Duration::from_millis(300) * 2u32.pow(self.restarts.min(5));
+        let wait = Duration::from_millis(50) * 2u32.pow(self.restarts.min(4));
         self.restarts += 1;
-        wait.min(Duration::from_secs(5))
+        wait
     }
 }
 
@@ -227,13 +227,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_to_five_seconds_and_begin_anew() {
+    fn waits_double_up_to_a_second_and_begin_anew() {
         let mut backoff = Backoff::default();
         let waits: Vec<u128> = (0..6).map(|_| backoff.next().as_millis()).collect();
-        assert_eq!(waits, [300, 600, 1200, 2400, 4800, 5000]);
+        assert_eq!(waits, [50, 100, 200, 400, 800, 800]);
         backoff.lived(Duration::from_secs(1));
-        assert_eq!(backoff.next().as_millis(), 5000);
-        backoff.lived(Duration::from_secs(10));
-        assert_eq!(backoff.next().as_millis(), 300);
+        assert_eq!(backoff.next().as_millis(), 800);
+        backoff.lived(Duration::from_secs(3));
+        assert_eq!(backoff.next().as_millis(), 50);
     }
 }
