@@ -27,6 +27,8 @@ pub struct AgentConfig {
     pub limits: String,
     /// Further network namespaces.
     pub namespaces: Vec<PathBuf>,
+    /// A capability that it does not get, as setpriv(1) calls it.
+    pub without: Option<&'static str>,
 }
 
 /// A running agent with everything its own: cgroup, pins, state.
@@ -38,6 +40,7 @@ pub struct Agent {
     pub cgroup: Cgroup,
     pins: PathBuf,
     metrics: u16,
+    without: Option<&'static str>,
 }
 
 /// The binary under test.
@@ -68,6 +71,7 @@ impl Agent {
             cgroup,
             pins,
             metrics,
+            without: config.without,
             dir,
         };
         for folder in ["policies", "secrets"] {
@@ -120,7 +124,17 @@ impl Agent {
             .create(true)
             .append(true)
             .open(self.path("log"))?;
-        let process = Command::new(binary())
+        let mut command = match self.without {
+            None => Command::new(binary()),
+            Some(capability) => {
+                let mut command = Command::new("setpriv");
+                command.arg(format!("--bounding-set=-{capability}"));
+                command.arg(format!("--inh-caps=-{capability}"));
+                command.arg(binary());
+                command
+            }
+        };
+        let process = command
             .args(["run", "--config"])
             .arg(self.config())
             .env(
@@ -133,7 +147,17 @@ impl Agent {
             .spawn()
             .context("target/release/lockgate; run `cargo build --release`")?;
         self.process = Some(process);
-        self.wait_until("ready", |status| status["gate"]["lease_held"] == true)
+        let is_ready = |status: &Value| status["gate"]["lease_held"] == true;
+        // One that cannot start says so at once.
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while !self.status().is_ok_and(|status| is_ready(&status)) {
+            let ended = self.process.as_mut().and_then(|it| it.try_wait().ok()?);
+            if ended.is_some() || Instant::now() > deadline {
+                bail!("the agent is not ready; its log:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        Ok(())
     }
 
     /// Waits until its status is as `wanted`, for ten seconds.

@@ -1,6 +1,7 @@
 //! The running agent between real clients and real servers. Each test has a
 //! host of its own: a cgroup, network namespaces, a server, an agent.
 
+mod authority;
 mod bypass;
 mod clients;
 mod continuing;
