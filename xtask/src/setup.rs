@@ -12,6 +12,7 @@ use lockgate_tests::{root, run as output};
 
 use crate::{ebpf, step};
 
+mod go;
 mod regress;
 
 /// For building: C for pg_query and SQLite, libclang for its bindings, LLVM for
@@ -113,13 +114,16 @@ pub fn run() -> Result<Downloads> {
     let tools = root().join("target/tools");
     let python = Installed::new(&tools, "venv", PYTHON_CLIENTS);
     let node = Installed::new(&tools, "node", NODE_CLIENTS);
+    let go = Installed::new(&tools, "go", go::PACKAGES);
+    let drivers_done = python.is_done() && node.is_done() && go.is_done();
     let regress_done = regress::folder(&tools).exists();
-    if python.is_done() && node.is_done() && chdb_done(&tools) && regress_done {
+    if drivers_done && chdb_done(&tools) && regress_done {
         return Ok(Downloads(None));
     }
     eprintln!("[xtask] into {}, and nowhere else:", tools.display());
     eprintln!("[xtask]   {}", PYTHON_CLIENTS.join(" "));
     eprintln!("[xtask]   {}", NODE_CLIENTS.join(" "));
+    eprintln!("[xtask]   Go and pgx, from Debian's packages (85 MB)");
     eprintln!("[xtask]   {CHDB}, ClickHouse for tests and the demo (182 MB)");
     eprintln!("[xtask]   the source of PostgreSQL, for its regression tests (23 MB)");
     Ok(Downloads(Some(std::thread::spawn(move || {
@@ -127,6 +131,7 @@ pub fn run() -> Result<Downloads> {
             python.install(|_| python_clients(&tools))
         })?;
         step::timed("drivers from npm", || node.install(node_clients))?;
+        step::timed("Go and pgx", || go.install(go::fetch))?;
         // The tests that read them say so where they are not there.
         if let Err(error) = step::timed("regression tests of PostgreSQL", || regress::fetch(&tools))
         {

@@ -269,6 +269,48 @@ transaction 25P02 None current transaction is abor
     );
 }
 
+/// pgx's program, by the Go that is unpacked beside the other drivers.
+fn pgx_client(what: &str) -> Client {
+    let go = root().join("target/tools/go/usr");
+    let target = root().join("target/pgx");
+    let mut build = Command::new(go.join("lib/go-1.19/bin/go"));
+    build
+        .args(["build", "-o"])
+        .arg(target.join("pgx-client"))
+        .current_dir(host::file("pgx"))
+        .env("GOROOT", go.join("lib/go-1.19"))
+        .env("GOPATH", go.join("share/gocode"))
+        .env("GOCACHE", target.join("cache"))
+        .env("GOENV", "off")
+        .env("GOFLAGS", "")
+        // What it is built from is there: nothing is to be downloaded.
+        .env("GO111MODULE", "off")
+        .env("CGO_ENABLED", "0");
+    let output = run(&mut build).unwrap();
+    assert!(output.ok(), "{output:?}");
+    Client::new(target.join("pgx-client"), &[what])
+}
+
+#[test]
+fn pgx() {
+    let host = Host::new();
+    host.works_the_same(&[(&pgx_client("work"), Who::App)]);
+    let told = ["prepared", "described", "uncached", "simple"].map(|mode| {
+        format!(
+            "\
+{mode} 42501 \"\" lockgate: no policy permits 4
+transaction 42501 \"\" lockgate: no policy permits
+transaction 25P02 \"\" current transaction is abor
+batch 42501 \"\" lockgate: no policy permits 4
+"
+        )
+    });
+    host.is_told(
+        &pgx_client("denied"),
+        &(told.concat() + "copy 42501 \"\" lockgate: no policy permits 4"),
+    );
+}
+
 #[test]
 fn pgbench() {
     let host = Host::new();
