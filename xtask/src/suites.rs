@@ -60,6 +60,9 @@ impl Suite {
                 "--",
                 "bypass::",
                 "namespaces::",
+                "disguise::",
+                "others::",
+                "authority::",
                 // A line per way.
                 "--nocapture",
             ],
