@@ -11,6 +11,7 @@ mod fuzz;
 mod setup;
 mod step;
 mod suites;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -76,8 +77,19 @@ enum Task {
         #[arg(long, default_value_t = 10)]
         minutes: u32,
     },
+    /// Other kernels than this machine's, in qemu
+    Vm {
+        #[command(subcommand)]
+        task: VmTask,
+    },
     /// Pack the binary and what belongs to it into target/dist
     Dist,
+}
+
+#[derive(Debug, Subcommand)]
+enum VmTask {
+    /// Run the kernel's tests on each of them
+    Test(vm::Plan),
 }
 
 fn main() -> ExitCode {
@@ -121,6 +133,9 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Soak { minutes } => suites::soak(minutes, downloads),
         Task::Fuzz { minutes } => fuzz::run(minutes),
+        Task::Vm {
+            task: VmTask::Test(plan),
+        } => vm::test(&plan),
         Task::Dist => dist::run(),
     }
 }

@@ -158,13 +158,7 @@ fn run_with(
         sum.failed = 1;
     }
     println!("{} passed, {} failed", sum.passed, sum.failed);
-    if sum.failed > 0 {
-        bail!("tests failed");
-    }
-    if sum.passed == 0 {
-        bail!("no test ran");
-    }
-    Ok(())
+    sum.verdict()
 }
 
 fn split(arguments: &'static [&'static str]) -> (&'static [&'static str], &'static [&'static str]) {
@@ -176,14 +170,14 @@ fn split(arguments: &'static [&'static str]) -> (&'static [&'static str], &'stat
 
 /// The sum over the result lines of libtest.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Sum {
-    passed: u64,
-    failed: u64,
+pub struct Sum {
+    pub passed: u64,
+    pub failed: u64,
 }
 
 impl Sum {
     /// `test result: ok. 3 passed; 0 failed; 0 ignored; …`
-    fn add(&mut self, line: &str) {
+    pub fn add(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else {
             return;
         };
@@ -198,6 +192,17 @@ impl Sum {
                 _ => {}
             }
         }
+    }
+
+    /// Nothing is good by not being there.
+    pub fn verdict(&self) -> Result<()> {
+        if self.failed > 0 {
+            bail!("tests failed");
+        }
+        if self.passed == 0 {
+            bail!("no test ran");
+        }
+        Ok(())
     }
 }
 

@@ -215,19 +215,21 @@ else:
 /// Whether a server on `port` answers a SYN while `send` runs.
 fn answers(port: u16, send: impl FnOnce()) -> bool {
     let watch = format!(
-        "import socket,struct,time
+        "import socket,struct,sys,select,time
 s=socket.socket(socket.AF_PACKET,socket.SOCK_DGRAM,socket.htons(3))
 s.settimeout(0.2);print('up',flush=True)
-end=time.time()+2;seen=False
-while time.time()<end and not seen:
+end=seen=None
+while not seen and (end is None or time.time()<end):
+ if end is None and select.select([sys.stdin],[],[],0)[0]:end=time.time()+1
  try:p=s.recv(2000)
  except TimeoutError:continue
  t,kind=(p[40:],p[6]) if p[0]>>4==6 else (p[(p[0]&15)*4:],p[9])
  seen=kind==6 and len(t)>=14 and t[:4]==struct.pack('!HH',{port},40999) and t[13]&18==18
-print(seen)"
+print(bool(seen))"
     );
     let mut watcher = Command::new("/usr/bin/python3")
         .args(["-c", &watch])
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -235,6 +237,8 @@ print(seen)"
     let mut line = String::new();
     lines.read_line(&mut line).unwrap();
     send();
+    // It looks for a second longer: on loopback an answer is there at once.
+    drop(watcher.stdin.take());
     let mut rest = String::new();
     lines.read_to_string(&mut rest).unwrap();
     watcher.wait().unwrap();

@@ -154,6 +154,12 @@ fn sweep() {
     }
 }
 
+/// How many times longer than usual everything may take: where processors are
+/// emulated, somebody says so.
+pub fn slowness() -> u32 {
+    std::env::var("LOCKGATE_SLOWNESS").map_or(1, |times| times.parse().unwrap())
+}
+
 /// Accepts one client and says what the kernel recorded of it.
 pub fn accept(
     field: &mut Field,
@@ -161,7 +167,7 @@ pub fn accept(
     listener: &TcpListener,
 ) -> (TcpStream, Option<lockgate_abi::Origin>) {
     listener.set_nonblocking(false).unwrap();
-    let patience = Some(Duration::from_secs(10));
+    let patience = Some(Duration::from_secs(10) * slowness());
     SockRef::from(listener).set_read_timeout(patience).unwrap();
     let (stream, client) = listener.accept().unwrap();
     let origin = field.kernel.take_origin(&flow(host, client));

@@ -1,4 +1,4 @@
-/* Lives for two milliseconds: connects, says who it is, and is gone. One in four
+/* Lives for MILLISECONDS, two where nothing else is said: connects, says who it is, and is gone. One in four
  * is the child of one that has lived as long, and has called no execve.
  *
  * usage: brief ADDRESS PORT NUMBER */
@@ -8,8 +8,12 @@
 #include <time.h>
 #include <unistd.h>
 
-static void two_milliseconds(void) {
-    struct timespec time = {.tv_nsec = 2000000};
+#ifndef MILLISECONDS
+#define MILLISECONDS 2
+#endif
+
+static void live(void) {
+    struct timespec time = {.tv_nsec = MILLISECONDS * 1000000};
     nanosleep(&time, NULL);
 }
 
@@ -18,7 +22,7 @@ int main(int argc, char **argv) {
     uint32_t number = atoi(argv[3]);
     if (number % 4 == 3) {
         int parent = fork();
-        two_milliseconds();
+        live();
         if (parent) return 0;
     }
     struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2]))};
@@ -27,6 +31,6 @@ int main(int argc, char **argv) {
     if (connect(s, (struct sockaddr *)&server, sizeof server) != 0) return 1;
     uint32_t said[2] = {getpid(), number};
     if (write(s, said, sizeof said) != sizeof said) return 1;
-    two_milliseconds();
+    live();
     return 0;
 }

@@ -1,0 +1,200 @@
+//! What a guest is made of, from Debian's packages: downloaded by apt and
+//! unpacked below target/vm. Nothing is installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use lockgate_tests::{Output, run as output};
+
+use crate::step;
+
+/// A kernel with its modules.
+#[derive(Debug)]
+pub struct Kernel {
+    pub image: PathBuf,
+    /// `lib/modules/VERSION`.
+    pub modules: PathBuf,
+}
+
+/// The newest kernel of a series that this machine's apt can get.
+pub fn kernel(folder: &Path, series: &str) -> Result<Kernel> {
+    let into = folder.join(format!("linux-{series}"));
+    if !into.exists() {
+        let packages = updated(|| {
+            let found = candidates(series)?;
+            (!found.is_empty()).then_some(found).with_context(|| {
+                format!(
+                    "apt knows no package linux-image-{series}.…-cloud-amd64; it looked in\n{}",
+                    sources().unwrap_or_default()
+                )
+            })
+        })?;
+        fetch(&into, |at| updated(|| download(&packages[0], at)))?;
+    }
+    Ok(Kernel {
+        image: only(&into.join("boot"), "vmlinuz-")?,
+        modules: only(&into.join("lib/modules"), "")?,
+    })
+}
+
+/// A static one: the guest's init, and what loads its modules.
+pub fn busybox(folder: &Path) -> Result<PathBuf> {
+    let into = folder.join("busybox");
+    if !into.exists() {
+        fetch(&into, |at| updated(|| download("busybox-static", at)))?;
+    }
+    Ok(into.join("bin/busybox"))
+}
+
+/// The machine's own where there is one; else one that is not installed.
+pub fn qemu(folder: &Path) -> Result<Vec<String>> {
+    const PROGRAM: &str = "qemu-system-x86_64";
+    if output(Command::new(PROGRAM).arg("--version")).is_ok_and(|it| it.ok()) {
+        return Ok(vec![PROGRAM.into()]);
+    }
+    let into = folder.join("qemu");
+    if !into.exists() {
+        eprintln!("[xtask] into {}, and nowhere else: qemu", into.display());
+        fetch(&into, |at| {
+            updated(|| download_with_needs("qemu-system-x86", at))
+        })?;
+    }
+    let text = |path: &str| into.join(path).display().to_string();
+    let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"].map(text);
+    let program = text(&format!("usr/bin/{PROGRAM}"));
+    let mut words = vec!["env".into()];
+    words.push(format!("LD_LIBRARY_PATH={}", libraries.join(":")));
+    words.push(program);
+    for data in ["usr/share/qemu", "usr/share/seabios"] {
+        words.extend(["-L".into(), text(data)]);
+    }
+    Ok(words)
+}
+
+/// Once more with new lists where the lists are missing or old.
+fn updated<T>(attempt: impl Fn() -> Result<T>) -> Result<T> {
+    if let Ok(done) = attempt() {
+        return Ok(done);
+    }
+    step::quiet(apt_get().args(["update", "-q"]))?;
+    attempt()
+}
+
+fn apt_get() -> Command {
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    // As root, since the folder may be out of reach for apt's own user.
+    apt.args([
+        "-o",
+        "APT::Sandbox::User=root",
+        "-o",
+        "DPkg::Lock::Timeout=120",
+    ]);
+    apt
+}
+
+/// Packages of the series, the newest first.
+fn candidates(series: &str) -> Result<Vec<String>> {
+    let pattern = format!(
+        "^linux-image-{}\\.[0-9].*-cloud-amd64$",
+        series.replace('.', "\\.")
+    );
+    let found = ok(output(Command::new("apt-cache").args([
+        "search",
+        "--names-only",
+        &pattern,
+    ]))?)?;
+    let names = found.lines().filter_map(|line| line.split(' ').next());
+    let mut names: Vec<String> = names.map(str::to_owned).collect();
+    names.sort_by_key(|name| std::cmp::Reverse(numbers(name)));
+    Ok(names)
+}
+
+fn numbers(name: &str) -> Vec<u32> {
+    let numbers = name.split(|byte: char| !byte.is_ascii_digit());
+    numbers.filter_map(|number| number.parse().ok()).collect()
+}
+
+/// Where apt looks, as it says itself.
+fn sources() -> Result<String> {
+    let policy = ok(output(Command::new("apt-cache").arg("policy"))?)?;
+    let is_source = |line: &&str| line.ends_with(" Packages");
+    Ok(policy
+        .lines()
+        .filter(is_source)
+        .collect::<Vec<_>>()
+        .join("\n"))
+}
+
+fn download(package: &str, at: &Path) -> Result<()> {
+    step::quiet(apt_get().args(["download", "-q", package]).current_dir(at))
+}
+
+/// With whatever it needs that this machine does not have.
+fn download_with_needs(package: &str, at: &Path) -> Result<()> {
+    fs::create_dir_all(at.join("partial"))?;
+    let archives = format!("Dir::Cache::archives={}", at.display());
+    let only = ["install", "-y", "-q", "--download-only"];
+    step::quiet(
+        apt_get()
+            .args(["-o", &archives])
+            .args(only)
+            .args(["--no-install-recommends", package]),
+    )
+}
+
+/// Unpacks what `download` brings. Renamed when whole, so that an interrupted
+/// one is begun anew.
+fn fetch(into: &Path, download: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let part = into.with_extension("part");
+    let packages = part.join("packages");
+    let _ = fs::remove_dir_all(&part);
+    fs::create_dir_all(&packages)?;
+    download(&packages)?;
+    for entry in fs::read_dir(&packages)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|it| it == "deb") {
+            step::quiet(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&part))?;
+        }
+    }
+    fs::remove_dir_all(&packages)?;
+    Ok(fs::rename(&part, into)?)
+}
+
+/// The only entry of a folder with such a beginning.
+fn only(folder: &Path, beginning: &str) -> Result<PathBuf> {
+    let named = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default();
+        name.to_string_lossy().starts_with(beginning)
+    };
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths
+        .into_iter()
+        .find(named)
+        .with_context(|| format!("{} has no {beginning}", folder.display()))
+}
+
+fn ok(output: Output) -> Result<String> {
+    if !output.ok() {
+        bail!("{}", output.all().trim().to_owned());
+    }
+    Ok(output.stdout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers;
+
+    #[test]
+    fn the_newest_is_by_numbers() {
+        let newer = numbers("linux-image-6.12.100+deb12-cloud-amd64");
+        assert!(newer > numbers("linux-image-6.12.99+deb12-cloud-amd64"));
+        assert_eq!(
+            numbers("linux-image-6.1.0-56-cloud-amd64"),
+            [6, 1, 0, 56, 64]
+        );
+    }
+}
