@@ -29,6 +29,8 @@ pub struct AgentConfig {
     pub namespaces: Vec<PathBuf>,
     /// A capability that it does not get, as setpriv(1) calls it.
     pub without: Option<&'static str>,
+    /// What it logs, where LOCKGATE_LOG does not say; all of it without.
+    pub log: Option<&'static str>,
 }
 
 /// A running agent with everything its own: cgroup, pins, state.
@@ -41,6 +43,7 @@ pub struct Agent {
     pins: PathBuf,
     metrics: u16,
     without: Option<&'static str>,
+    log_level: &'static str,
 }
 
 /// The binary under test.
@@ -71,6 +74,7 @@ impl Agent {
             cgroup,
             pins,
             metrics,
+            log_level: config.log.unwrap_or("debug"),
             without: config.without,
             dir,
         };
@@ -139,7 +143,7 @@ impl Agent {
             .arg(self.config())
             .env(
                 "LOCKGATE_LOG",
-                std::env::var("LOCKGATE_LOG").unwrap_or_else(|_| "debug".into()),
+                std::env::var("LOCKGATE_LOG").unwrap_or_else(|_| self.log_level.into()),
             )
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)

@@ -23,4 +23,4 @@ pub use postgres::{Postgres, PostgresConfig};
 pub use shell::{Output, root, run, sh};
 pub use sweep::sweep;
 pub use wire::{Answer, Wire, bind, execute, message, parse, query, sync, text};
-pub use workload::{Cgroup, Workload, python};
+pub use workload::{Cgroup, Joined, Workload, python};

@@ -101,6 +101,16 @@ impl Workload {
         command
     }
 
+    /// Moves the calling process here, with all its threads, until what is
+    /// returned is dropped. Sockets belong to where they were made.
+    pub fn join(&self) -> Result<Joined> {
+        let groups = fs::read_to_string("/proc/self/cgroup")?;
+        let before = groups.lines().find_map(|line| line.strip_prefix("0::/"));
+        let before = Path::new(&v2_root()?).join(before.context("no cgroup v2")?);
+        enter(&self.cgroup)?;
+        Ok(Joined { before })
+    }
+
     /// psql with `connection` (a libpq connection string) and commands.
     pub fn psql(&self, connection: &str, commands: &[&str]) -> Result<Output> {
         let mut psql = self.command("psql");
@@ -115,6 +125,23 @@ impl Workload {
     pub fn python(&self, program: &str, arguments: &[&str]) -> Result<Output> {
         run(self.command(python()).args(["-c", program]).args(arguments))
     }
+}
+
+/// The calling process is in a workload's cgroup.
+#[derive(Debug)]
+pub struct Joined {
+    before: PathBuf,
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        let _ = enter(&self.before);
+    }
+}
+
+fn enter(cgroup: &Path) -> Result<()> {
+    let path = cgroup.join("cgroup.procs");
+    fs::write(&path, "0").with_context(|| path.display().to_string())
 }
 
 /// Python with psycopg, as `cargo xtask setup` makes it.

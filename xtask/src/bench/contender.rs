@@ -185,6 +185,7 @@ fn agent_config(postgres: &Postgres) -> AgentConfig {
                    action in [Action::\"use\", Action::\"read\"], resource in Target::\"bench\");"
             .into(),
         secrets: vec![("app".into(), "s3cret-app_rw".into())],
+        log: Some("info"),
         ..AgentConfig::default()
     }
 }

@@ -213,7 +213,7 @@ fn number(text: &str, label: &str) -> Result<f64> {
 }
 
 /// Processor time of `pids` once they do nothing any more.
-fn quiet(pids: &[u32]) -> Result<Duration> {
+pub fn quiet(pids: &[u32]) -> Result<Duration> {
     let mut used = cpu(pids)?;
     for _ in 0..300 {
         std::thread::sleep(Duration::from_millis(150));
@@ -227,7 +227,7 @@ fn quiet(pids: &[u32]) -> Result<Duration> {
 }
 
 /// Processor time of `pids`, all their threads.
-fn cpu(pids: &[u32]) -> Result<Duration> {
+pub fn cpu(pids: &[u32]) -> Result<Duration> {
     // The unit of /proc is USER_HZ, which is 100 on all Linux that there is.
     const TICK: Duration = Duration::from_millis(10);
     let mut ticks = 0;

@@ -1,10 +1,12 @@
 //! `cargo xtask bench`: what lockgate costs, beside what other proxies cost.
+//! What the redirect costs is measured by itself first.
 //!
 //! All contenders lead to one PostgreSQL and are measured in turns, round by
 //! round, so that what else the machine does falls on all of them. A ratio is
 //! the median of the ratios within rounds.
 
 mod contender;
+mod gate;
 mod measure;
 mod reading;
 mod report;
@@ -12,7 +14,7 @@ mod report;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use self::contender::{Contender, Stand};
 use self::report::Report;
@@ -30,6 +32,8 @@ pub struct Plan {
     pub duration: Duration,
     /// Idle connections to weigh.
     pub idle: u32,
+    /// What is measured of the redirect.
+    pub gate: gate::Extent,
     /// Only cases whose name has this in it; all without.
     pub only: Option<String>,
 }
@@ -43,6 +47,11 @@ impl Plan {
             rounds: if quick { 2 } else { 3 },
             duration: Duration::from_secs(if quick { 1 } else { 3 }),
             idle: if quick { 100 } else { 200 },
+            gate: gate::Extent {
+                rounds: if quick { 10 } else { 40 },
+                live: if quick { 5_000 } else { 20_000 },
+                duration: Duration::from_secs(if quick { 3 } else { 10 }),
+            },
             only,
         }
     }
@@ -50,12 +59,40 @@ impl Plan {
     fn has(&self, case: &str) -> bool {
         self.only.as_ref().is_none_or(|only| case.contains(only))
     }
+
+    /// Whether it is about the redirect alone, which needs no PostgreSQL.
+    pub fn is_of_gate(&self) -> bool {
+        self.only.as_deref() == Some("gate")
+    }
 }
 
-/// Measures, prints a table, and writes the numbers where they are wanted.
+/// Measures, prints tables, and writes the numbers where they are wanted.
 pub fn run(plan: &Plan, json: Option<&Path>, docs: bool) -> Result<()> {
+    if docs && plan.only.is_some() && !plan.is_of_gate() {
+        bail!("--docs writes whole tables: without --only, or with --only gate");
+    }
+    let mut report = Report::new(plan)?;
+    if plan.has("gate") {
+        report.gate(gate::measure(&plan.gate).context("what the redirect costs")?);
+    }
+    if !plan.is_of_gate() {
+        before_a_server(plan, &mut report)?;
+    }
+    println!("{}", report.text());
+    if docs {
+        report.write_docs()?;
+    }
+    if let Some(path) = json {
+        std::fs::write(path, serde_json::to_string_pretty(&report.json())? + "\n")
+            .with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// Everything that has PostgreSQL at its end.
+fn before_a_server(plan: &Plan, report: &mut Report) -> Result<()> {
     let stand = Stand::build()?;
-    let mut report = Report::new(plan, &stand)?;
+    report.server(stand.server_version()?);
 
     // First, while no allocator has kept anything from earlier connections.
     for contender in stand.contenders() {
@@ -72,18 +109,18 @@ pub fn run(plan: &Plan, json: Option<&Path>, docs: bool) -> Result<()> {
                 if !plan.has(&case) {
                     continue;
                 }
-                in_turns(&stand, round, &case, &mut report, |contender| {
+                in_turns(&stand, round, &case, report, |contender| {
                     measure::pgbench(&stand, contender, mode, *clients, plan.duration, false)
                 })?;
             }
         }
         if plan.has("connect") {
-            in_turns(&stand, round, "connect", &mut report, |contender| {
+            in_turns(&stand, round, "connect", report, |contender| {
                 measure::pgbench(&stand, contender, "simple", 8, plan.duration, true)
             })?;
         }
         if plan.has("copy_out") {
-            in_turns(&stand, round, "copy_out", &mut report, |contender| {
+            in_turns(&stand, round, "copy_out", report, |contender| {
                 measure::copy_out(&stand, contender)
             })?;
         }
@@ -113,15 +150,6 @@ pub fn run(plan: &Plan, json: Option<&Path>, docs: bool) -> Result<()> {
     eprintln!("[bench] reading new statements: {reading:?}");
     report.reading(reading);
 
-    let table = report.table();
-    println!("{table}");
-    if docs {
-        report::into_docs(&table)?;
-    }
-    if let Some(path) = json {
-        std::fs::write(path, serde_json::to_string_pretty(&report.json())? + "\n")
-            .with_context(|| path.display().to_string())?;
-    }
     Ok(())
 }
 

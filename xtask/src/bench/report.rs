@@ -9,17 +9,24 @@ use lockgate_tests::root;
 use serde_json::{Value, json};
 
 use super::Plan;
-use super::contender::Stand;
+use super::gate::Figures;
 use super::measure::Sample;
 
 const OTHERS: &[&str] = &["direct", "haproxy", "pgbouncer"];
 const BEGIN: &str = "<!-- begin: cargo xtask bench --docs -->";
+const BEGIN_GATE: &str = "<!-- begin: cargo xtask bench --docs --only gate -->";
 const END: &str = "<!-- end -->";
 
 /// All samples of a run.
 #[derive(Debug)]
 pub struct Report {
+    /// The machine.
     about: String,
+    /// What is measured of each case.
+    extent: String,
+    /// The server's version.
+    server: Option<String>,
+    gate: Option<Figures>,
     /// case → contender → one sample per round.
     samples: BTreeMap<String, BTreeMap<&'static str, Vec<Sample>>>,
     /// The order in which cases came.
@@ -32,24 +39,29 @@ pub struct Report {
 }
 
 impl Report {
-    pub fn new(plan: &Plan, stand: &Stand) -> Result<Self> {
+    pub fn new(plan: &Plan) -> Result<Self> {
         let cores = std::thread::available_parallelism()?;
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-        let about = format!(
-            "PostgreSQL {}, Linux {}, {cores} processors; {} rounds of {} s, medians",
-            stand.server_version()?,
-            kernel.trim(),
-            plan.rounds,
-            plan.duration.as_secs()
-        );
+        let (rounds, duration) = (plan.rounds, plan.duration.as_secs());
         Ok(Self {
-            about,
+            about: format!("Linux {}, {cores} processors", kernel.trim()),
+            extent: format!("{rounds} rounds of {duration} s, medians"),
+            server: None,
+            gate: None,
             samples: BTreeMap::new(),
             cases: Vec::new(),
             idle_kib: BTreeMap::new(),
             bulk: Vec::new(),
             reading: BTreeMap::new(),
         })
+    }
+
+    pub fn server(&mut self, version: String) {
+        self.server = Some(version);
+    }
+
+    pub fn gate(&mut self, figures: Figures) {
+        self.gate = Some(figures);
     }
 
     pub fn add(&mut self, case: &str, contender: &'static str, sample: Sample) {
@@ -132,18 +144,51 @@ impl Report {
         ];
         metrics.extend(bulk.map(|(name, ratio)| (name.to_owned(), ratio)));
         metrics.extend(self.reading.clone());
+        metrics.extend(self.gate.iter().flat_map(Figures::metrics));
         // JSON has no infinity: a ratio to nothing is left out.
         metrics.retain(|_, value| value.is_finite());
-        json!({ "about": self.about, "metrics": metrics })
+        json!({ "about": self.about(), "metrics": metrics })
+    }
+
+    fn about(&self) -> String {
+        match &self.server {
+            Some(version) => format!("PostgreSQL {version}, {}; {}", self.about, self.extent),
+            None => self.about.clone(),
+        }
+    }
+
+    /// What there is, for people.
+    pub fn text(&self) -> String {
+        let gate = self.gate_table().unwrap_or_default();
+        match self.server {
+            Some(_) => format!("{gate}\n{}", self.table()),
+            None => gate,
+        }
+    }
+
+    /// Puts the tables where docs/benchmarks.md has their places.
+    pub fn write_docs(&self) -> Result<()> {
+        if let Some(table) = self.gate_table() {
+            replace(BEGIN_GATE, &table)?;
+        }
+        if self.server.is_some() {
+            replace(BEGIN, &self.table())?;
+        }
+        Ok(())
+    }
+
+    fn gate_table(&self) -> Option<String> {
+        let figures = self.gate.as_ref()?;
+        Some(format!("{}.\n\n{}", self.about, figures.table()))
     }
 
     /// Markdown.
-    pub fn table(&self) -> String {
+    fn table(&self) -> String {
         let mut text = format!(
             "{}.\n\n\
              | | direct | HAProxy TCP | PgBouncer session | lockgate | of HAProxy's rate | of HAProxy's CPU |\n\
              | --- | --- | --- | --- | --- | --- | --- |\n",
-            self.about
+            self.about()
         );
         for case in &self.cases {
             let cells: Vec<String> = ["direct", "haproxy", "pgbouncer", "lockgate"]
@@ -232,7 +277,8 @@ fn title(case: &str) -> String {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle one; no number for none.
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,
@@ -241,17 +287,16 @@ fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// Puts the table where docs/benchmarks.md has its place.
-pub fn into_docs(table: &str) -> Result<()> {
+fn replace(begin: &str, table: &str) -> Result<()> {
     let path = root().join("docs/benchmarks.md");
     let text = fs::read_to_string(&path)?;
     let (head, rest) = text
-        .split_once(BEGIN)
+        .split_once(begin)
         .context("docs/benchmarks.md has no place for it")?;
     let (_, tail) = rest
         .split_once(END)
         .context("docs/benchmarks.md has no end for it")?;
-    fs::write(path, format!("{head}{BEGIN}\n{table}{END}{tail}"))?;
+    fs::write(path, format!("{head}{begin}\n{table}{END}{tail}"))?;
     Ok(())
 }
 
