@@ -39,8 +39,9 @@ const PEER: Duration = Duration::from_secs(5);
 /// When the programs cannot be loaded or a listener not be opened; the text
 /// says what the host lacks. Protected destinations then stay refused.
 pub fn run(parent: OwnedFd) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    // One thread: what is asked of the gate goes through one queue anyway, and
+    // a connection would otherwise wait for threads to wake each other.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let result = runtime.block_on(async move {
