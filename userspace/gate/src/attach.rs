@@ -48,9 +48,8 @@ pub(crate) fn attach_all(
     cgroup: &Attached,
 ) -> Result<Vec<(&'static str, FdLink)>, KernelError> {
     let mut links = Vec::new();
-    let tracing = tracefs()?;
     for (name, tracepoint) in TRACEPOINTS {
-        if !tracing.join("events/sched").join(tracepoint).exists() && tracepoint == PREPARE {
+        if tracepoint == PREPARE && !tells_of_execves() {
             tracing::info!("{}", NO_PREPARE);
             continue;
         }
@@ -60,6 +59,11 @@ pub(crate) fn attach_all(
         links.push((name, attach_cgroup(ebpf, name, cgroup)?));
     }
     Ok(links)
+}
+
+/// Whether this kernel says when an execve begins.
+pub(crate) fn tells_of_execves() -> bool {
+    tracefs().is_ok_and(|tracing| tracing.join("events/sched").join(PREPARE).exists())
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program, KernelError> {

@@ -34,8 +34,8 @@ pub fn kernel(folder: &Path, series: &str) -> Result<Kernel> {
         fetch(&into, |at| updated(|| download(&packages[0], at)))?;
     }
     Ok(Kernel {
-        image: only(&into.join("boot"), "vmlinuz-")?,
-        modules: only(&into.join("lib/modules"), "")?,
+        image: entry(&into.join("boot"), "vmlinuz-")?,
+        modules: entry(&into.join("lib/modules"), "")?,
     })
 }
 
@@ -121,11 +121,11 @@ fn numbers(name: &str) -> Vec<u32> {
 fn sources() -> Result<String> {
     let policy = ok(output(Command::new("apt-cache").arg("policy"))?)?;
     let is_source = |line: &&str| line.ends_with(" Packages");
-    Ok(policy
-        .lines()
-        .filter(is_source)
-        .collect::<Vec<_>>()
-        .join("\n"))
+    let sources: Vec<&str> = policy.lines().filter(is_source).collect();
+    if sources.is_empty() {
+        return Ok("no source at all: /etc/apt names none, or none answered".into());
+    }
+    Ok(sources.join("\n"))
 }
 
 fn download(package: &str, at: &Path) -> Result<()> {
@@ -163,16 +163,15 @@ fn fetch(into: &Path, download: impl FnOnce(&Path) -> Result<()>) -> Result<()> 
     Ok(fs::rename(&part, into)?)
 }
 
-/// The only entry of a folder with such a beginning.
-fn only(folder: &Path, beginning: &str) -> Result<PathBuf> {
+/// The entry of a folder with such a beginning.
+fn entry(folder: &Path, beginning: &str) -> Result<PathBuf> {
     let named = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default();
         name.to_string_lossy().starts_with(beginning)
     };
     let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    let paths = entries.flatten().map(|entry| entry.path());
+    let mut paths = entries.flatten().map(|entry| entry.path());
     paths
-        .into_iter()
         .find(named)
         .with_context(|| format!("{} has no {beginning}", folder.display()))
 }

@@ -7,7 +7,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::suites::Sum;
 
@@ -38,7 +38,7 @@ impl Guest<'_> {
         let told = follow(&lines, BOOT, self.limit);
         // On every way out, so that none is left over.
         drop(machine);
-        told.with_context(|| format!("its console's last lines:\n{}", self.console()))
+        told.map_err(|why| anyhow!("{why:#}; its console's last lines:\n{}", self.console()))
     }
 
     fn start(&self) -> Result<Machine> {
@@ -184,5 +184,8 @@ mod tests {
         }
         assert!(told(&["guest up 6.1.0", result]).is_err(), "it died");
         assert!(told(&[]).is_err(), "it did not come up");
+        let (_open, silent) = channel();
+        let soon = Duration::from_millis(10);
+        assert!(follow(&silent, soon, soon).is_err(), "it says nothing");
     }
 }

@@ -7,6 +7,7 @@ mod bypass;
 mod disguise;
 mod field;
 mod others;
+mod preflight;
 mod redirect;
 mod service;
 mod takeover;
