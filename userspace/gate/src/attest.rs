@@ -9,6 +9,7 @@ use lockgate_identity::{Ancestor, ExecKey, Executable, Origin, Workloads};
 use quick_cache::sync::Cache;
 
 use crate::hash::Hashes;
+use crate::image::{FileKey, Image};
 use crate::kernel::SEEDED;
 use crate::proc;
 use crate::sys::monotonic_ns;
@@ -38,6 +39,8 @@ struct LookedFor {
 #[derive(Clone, Debug, Default)]
 struct Facts {
     executable: Option<Executable>,
+    /// The file that this is.
+    file: Option<FileKey>,
     ancestors: Vec<Ancestor>,
     argv: Vec<String>,
 }
@@ -64,18 +67,22 @@ impl Attestor {
     /// hashed only where a workload depends on it, and paths that a workload
     /// names are believed only where they are what they seem.
     pub fn look_for(&self, workloads: &Workloads) {
-        let executables = workloads.executables().map(PathBuf::from).collect();
+        let executables: HashSet<_> = workloads.executables().map(PathBuf::from).collect();
         let mut looked_for = self
             .looked_for
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        let same = looked_for.executables == executables;
         *looked_for = LookedFor {
             workloads: workloads.clone(),
             executables,
         };
         drop(looked_for);
-        self.known.clear();
-        self.images.clear();
+        // What was read at execve is the best that there will ever be.
+        if !same {
+            self.known.clear();
+            self.images.clear();
+        }
     }
 
     /// Looks at a new image while it runs, so that it is known when its process
@@ -132,13 +139,18 @@ impl Attestor {
         let asked = looked_for.workloads.asks_sha256_of(&origin);
         drop(looked_for);
         if asked && let Some(executable) = &mut origin.executable {
-            executable.sha256 = self.sha256(exec, &still);
+            executable.sha256 = self.sha256(exec, facts.file, &still);
         }
         origin
     }
 
     /// Digest of what an execution runs; none where it is not certain.
-    fn sha256(&self, exec: ExecKey, still: impl Fn(u32) -> Option<Process>) -> Option<[u8; 32]> {
+    fn sha256(
+        &self,
+        exec: ExecKey,
+        file: Option<FileKey>,
+        still: impl Fn(u32) -> Option<Process>,
+    ) -> Option<[u8; 32]> {
         if let Some(known) = self.digests.get(&exec) {
             return Some(known);
         }
@@ -146,7 +158,7 @@ impl Attestor {
             let ago = monotonic_ns().saturating_sub(exec.exec_ns);
             SystemTime::now() - Duration::from_nanos(ago)
         });
-        match self.hashes.of(exec.tgid, executed) {
+        match self.hashes.of(exec.tgid, file?, executed) {
             Ok(digest) => is_still(exec, still).then(|| {
                 self.digests.insert(exec, digest);
                 digest
@@ -205,13 +217,31 @@ impl Attestor {
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let named = &looked_for.executables;
+        // What was read at execve comes first: a process may change what /proc
+        // shows later (PR_SET_MM_MAP, as root of a user namespace).
+        let image = |tgid| {
+            let process = still(tgid)?;
+            self.images.get(&(process.exec_tgid, process.exec_ns))
+        };
+        let (executable, file) = match image(exec.tgid) {
+            Some(image) => (image.executable.clone(), image.file),
+            None => {
+                let path = proc::executable(exec.tgid, named);
+                let file = Image::of(exec.tgid).ok().map(|image| image.key());
+                (path.map(|path| Executable { path, sha256: None }), file)
+            }
+        };
+        let path_of = |tgid| match image(tgid) {
+            Some(image) => image.executable.as_ref().map(|own| own.path.clone()),
+            None => proc::executable(tgid, named),
+        };
         let facts = Facts {
-            executable: proc::executable(exec.tgid, named)
-                .map(|path| Executable { path, sha256: None }),
-            ancestors: proc::ancestors(exec.tgid, named),
+            executable,
+            file,
+            ancestors: proc::ancestors(exec.tgid, path_of),
             argv: proc::argv(exec.tgid),
         };
-        is_still(exec, still).then(|| Arc::new(facts))
+        is_still(exec, &still).then(|| Arc::new(facts))
     }
 }
 

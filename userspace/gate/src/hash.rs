@@ -50,16 +50,22 @@ impl Hashes {
         }
     }
 
-    /// SHA-256 of what process `tgid` runs since `executed`; none for a process
-    /// that was there before anybody looked.
-    pub(crate) fn of(&self, tgid: u32, executed: Option<SystemTime>) -> Result<[u8; 32], Unhashed> {
+    /// SHA-256 of `file`, which process `tgid` runs since `executed`; none for a
+    /// process that was there before anybody looked.
+    pub(crate) fn of(
+        &self,
+        tgid: u32,
+        file: FileKey,
+        executed: Option<SystemTime>,
+    ) -> Result<[u8; 32], Unhashed> {
         let image = Image::of(tgid).map_err(|_| Unhashed::Gone)?;
         // Also before one that is known: what names a content here is what a
         // file system says.
         if !image.is_on_a_mount_of_root(tgid) {
             return Err(Unhashed::Mount);
         }
-        if executed.is_some_and(|executed| !image.is_unchanged_since(executed)) {
+        let changed = executed.is_some_and(|executed| !image.is_unchanged_since(executed));
+        if changed || !image.key().is_same_file(&file) {
             return Err(Unhashed::Changed);
         }
         let key = image.key();

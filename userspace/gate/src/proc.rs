@@ -35,8 +35,8 @@ pub(crate) fn executable(tgid: u32, named: &HashSet<PathBuf>) -> Option<PathBuf>
     Some(path)
 }
 
-/// Parent first.
-pub(crate) fn ancestors(tgid: u32, named: &HashSet<PathBuf>) -> Vec<Ancestor> {
+/// Parent first; `path_of` says what each of them runs.
+pub(crate) fn ancestors(tgid: u32, path_of: impl Fn(u32) -> Option<PathBuf>) -> Vec<Ancestor> {
     let mut found = Vec::new();
     let mut child = tgid;
     while found.len() < MAX_ANCESTORS {
@@ -45,7 +45,7 @@ pub(crate) fn ancestors(tgid: u32, named: &HashSet<PathBuf>) -> Vec<Ancestor> {
         };
         found.push(Ancestor {
             tgid: parent,
-            executable: executable(parent, named),
+            executable: path_of(parent),
         });
         child = parent;
     }

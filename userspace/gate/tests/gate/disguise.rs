@@ -331,6 +331,35 @@ fn an_executable_is_the_file_that_runs() {
     }
 }
 
+/// Root of a user namespace may change what /proc/PID/exe shows, for itself and
+/// those that it makes.
+#[test]
+fn what_a_process_makes_of_its_own_executable_does_not_count() {
+    let python = fs::canonicalize("/usr/bin/python3").unwrap();
+    let workloads = format!(
+        "{}[[workload]]\nname = 'hashed'\nuser = '65534'\nsha256 = '{}'\n",
+        named(&[&python]),
+        "0".repeat(64)
+    );
+    let mut stage = Stage::new("127.0.0.103:5432", &workloads);
+    fs::write(stage.path("mask.c"), include_str!("support/mask.c")).unwrap();
+    let program = stage.path("mask");
+    let mut compiler = Command::new("cc");
+    compiler.args(["-static", "-O1", "-w", "-o"]);
+    let compiled = compiler.arg(&program).arg(stage.path("mask.c")).status();
+    assert!(compiled.unwrap().success());
+    let mut child = stage.run(&format!(
+        "exec setpriv --reuid 65534 --regid 65534 --clear-groups unshare -U -r ./mask {} 127.0.0.103 5432",
+        python.display()
+    ));
+    assert_eq!(child.line(), python.display().to_string(), "so it says");
+    for who in ["itself", "its child"] {
+        let (origin, _) = stage.next();
+        assert_eq!(path_of(&origin), program.display().to_string(), "{who}");
+        assert_eq!(origin.executable.unwrap().sha256, None, "{who}");
+    }
+}
+
 /// A pid that is used again is not the process that had it.
 #[test]
 fn a_pid_that_is_used_again_is_another_process() {
