@@ -111,10 +111,19 @@ impl Image {
         }
         // No compiler is in there, and a gate that is emulated looks at processes
         // later than one that is not.
-        let brief = root().join("userspace/gate/tests/gate/support/brief.c");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-static", "-O1", "-DMILLISECONDS=100", "-o"]);
-        step::quiet(compiler.arg(self.root.join("brief")).arg(brief))
+        let support = root().join("userspace/gate/tests/gate/support");
+        let compiled = self.root.join("compiled");
+        fs::create_dir(&compiled)?;
+        for entry in fs::read_dir(support)? {
+            let source = entry?.path();
+            if source.extension().is_some_and(|it| it == "c") {
+                let name = source.file_stem().context("it has a name")?;
+                let mut compiler = Command::new("cc");
+                compiler.args(["-static", "-O1", "-w", "-DMILLISECONDS=100", "-o"]);
+                step::quiet(compiler.arg(compiled.join(name)).arg(&source))?;
+            }
+        }
+        Ok(())
     }
 
     /// Copies what is at a path of this machine to the same path, and where a

@@ -29,7 +29,7 @@ exec >/dev/ttyS1 2>&1
 echo "guest up $(busybox uname -r)"
 cd /tmp
 # There is no compiler, and a processor that is emulated is slow.
-export LOCKGATE_STORM_PROGRAM=/brief LOCKGATE_STORM_PROCESSES=300 LOCKGATE_SLOWNESS=6
+export LOCKGATE_COMPILED=/compiled LOCKGATE_STORM_PROCESSES=300 LOCKGATE_SLOWNESS=6
 busybox timeout -k 5 "$limit" /tests $only
 echo "guest exit $?"
 busybox poweroff -f

@@ -342,12 +342,8 @@ fn what_a_process_makes_of_its_own_executable_does_not_count() {
         "0".repeat(64)
     );
     let mut stage = Stage::new("127.0.0.103:5432", &workloads);
-    fs::write(stage.path("mask.c"), include_str!("support/mask.c")).unwrap();
     let program = stage.path("mask");
-    let mut compiler = Command::new("cc");
-    compiler.args(["-static", "-O1", "-w", "-o"]);
-    let compiled = compiler.arg(&program).arg(stage.path("mask.c")).status();
-    assert!(compiled.unwrap().success());
+    compile("mask", &program);
     let mut child = stage.run(&format!(
         "exec setpriv --reuid 65534 --regid 65534 --clear-groups unshare -U -r ./mask {} 127.0.0.103 5432",
         python.display()
@@ -389,20 +385,20 @@ for attempt in range(2000):
     assert_eq!(after.argv[1], "…", "again.py, which is no full path");
 }
 
-/// A program that connects, says who it is and ends. Where there is no compiler
-/// somebody has compiled it before.
-fn brief(folder: &Path) -> PathBuf {
-    if let Some(compiled) = std::env::var_os("LOCKGATE_STORM_PROGRAM") {
-        return compiled.into();
+/// Compiles `support/NAME.c` to a path. Where there is no compiler somebody has
+/// done it before.
+fn compile(name: &str, to: &Path) {
+    if let Some(folder) = std::env::var_os("LOCKGATE_COMPILED") {
+        fs::copy(Path::new(&folder).join(name), to).unwrap();
+        return;
     }
-    let source = folder.join("brief.c");
-    fs::write(&source, include_str!("support/brief.c")).unwrap();
-    let program = folder.join("brief");
+    let support = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gate/support");
     let mut compiler = Command::new("cc");
-    compiler.args(["-static", "-O1", "-o"]);
-    let compiled = compiler.arg(&program).arg(&source).status();
+    compiler.args(["-static", "-O1", "-w", "-o"]).arg(to);
+    let compiled = compiler
+        .arg(support.join(name).with_extension("c"))
+        .status();
     assert!(compiled.unwrap().success());
-    program
 }
 
 /// Ten thousand, each gone after two milliseconds.
@@ -417,7 +413,8 @@ fn a_storm_of_processes_is_told_apart() {
     let programs: Vec<PathBuf> = (0..EACH)
         .map(|at| folder.path().join(format!("brief-{at}")))
         .collect();
-    let brief = brief(folder.path());
+    let brief = folder.path().join("brief");
+    compile("brief", &brief);
     for program in &programs {
         fs::copy(&brief, program).unwrap();
     }

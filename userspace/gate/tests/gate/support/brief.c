@@ -1,5 +1,6 @@
-/* Lives for MILLISECONDS, two where nothing else is said: connects, says who it is, and is gone. One in four
- * is the child of one that has lived as long, and has called no execve.
+/* Lives for MILLISECONDS, two where nothing else is said: connects, says who it
+ * is, and is gone. One in four is the child of one that has lived as long, and
+ * has called no execve.
  *
  * usage: brief ADDRESS PORT NUMBER */
 #include <arpa/inet.h>
