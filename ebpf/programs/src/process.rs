@@ -14,6 +14,10 @@ use crate::refusal::count_lost;
 #[unsafe(no_mangle)]
 static FORK_CHILD_PID: u32 = 44;
 
+/// Offset of `old_pid` in sched_process_exec's record, behind `filename` and
+/// `pid`: the same on all kernels since Linux 3.4.
+const EXEC_OLD_PID: usize = 16;
+
 /// Runs in the parent. Fires for threads, too; their entries do no harm and go
 /// with them.
 #[tracepoint(category = "sched", name = "sched_process_fork")]
@@ -24,7 +28,13 @@ pub fn lockgate_fork(ctx: TracePointContext) -> u32 {
     let Ok(child) = (unsafe { ctx.read_at::<u32>(offset) }) else {
         return 0;
     };
-    let (_, exec_ns, exec_tgid) = known(ctx.tgid());
+    let (start_ns, exec_ns, exec_tgid) = known(ctx.tgid());
+    if start_ns == 0 {
+        // Nor is the child of one that is not known; the gate learns of it when
+        // it connects. An older one may have had its pid.
+        let _ = PROCESSES.remove(child);
+        return 0;
+    }
     keep(
         child,
         Process {
@@ -61,6 +71,14 @@ pub fn lockgate_prepare(ctx: TracePointContext) -> u32 {
 #[tracepoint(category = "sched", name = "sched_process_exec")]
 pub fn lockgate_exec(ctx: TracePointContext) -> u32 {
     let tgid = ctx.tgid();
+    // A thread that is not the first takes the first one's place and number; no
+    // exit tells of its own.
+    // SAFETY: read by a helper that fails where there is nothing.
+    if let Ok(before) = unsafe { ctx.read_at::<u32>(EXEC_OLD_PID) }
+        && before != tgid
+    {
+        let _ = PROCESSES.remove(before);
+    }
     let exec_ns = now();
     let start_ns = match known(tgid) {
         (0, _, _) => exec_ns,

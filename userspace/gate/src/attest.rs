@@ -1,13 +1,15 @@
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use lockgate_abi::{Exec, INET, Process};
 use lockgate_identity::{Ancestor, ExecKey, Executable, Origin, Workloads};
 use quick_cache::sync::Cache;
 
+use crate::claim::Claims;
 use crate::hash::Hashes;
 use crate::image::{FileKey, Image};
 use crate::kernel::SEEDED;
@@ -25,7 +27,8 @@ pub struct Attestor {
     images: Cache<(u32, u64), Arc<Facts>>,
     digests: Cache<ExecKey, [u8; 32]>,
     hashes: Hashes,
-    looked_for: RwLock<LookedFor>,
+    looked_for: ArcSwap<LookedFor>,
+    claims: Claims,
 }
 
 /// What workloads are named by.
@@ -42,7 +45,6 @@ struct Facts {
     /// The file that this is.
     file: Option<FileKey>,
     ancestors: Vec<Ancestor>,
-    argv: Vec<String>,
 }
 
 impl Default for Attestor {
@@ -59,7 +61,8 @@ impl Attestor {
             images: Cache::new(KEPT),
             digests: Cache::new(KEPT),
             hashes: Hashes::new(),
-            looked_for: RwLock::default(),
+            looked_for: ArcSwap::default(),
+            claims: Claims::default(),
         }
     }
 
@@ -68,16 +71,11 @@ impl Attestor {
     /// names are believed only where they are what they seem.
     pub fn look_for(&self, workloads: &Workloads) {
         let executables: HashSet<_> = workloads.executables().map(PathBuf::from).collect();
-        let mut looked_for = self
-            .looked_for
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        let same = looked_for.executables == executables;
-        *looked_for = LookedFor {
+        let same = self.looked_for.load().executables == executables;
+        self.looked_for.store(Arc::new(LookedFor {
             workloads: workloads.clone(),
             executables,
-        };
-        drop(looked_for);
+        }));
         // What was read at execve is the best that there will ever be.
         if !same {
             self.known.clear();
@@ -129,19 +127,23 @@ impl Attestor {
             exec,
             executable: facts.executable.clone(),
             ancestors: facts.ancestors.clone(),
-            argv: facts.argv.clone(),
+            argv: self.argv(exec, &still),
             comm: String::from_utf8_lossy(&record.comm[..comm_end]).into_owned(),
         };
-        let looked_for = self
-            .looked_for
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        let asked = looked_for.workloads.asks_sha256_of(&origin);
-        drop(looked_for);
+        let asked = self.looked_for.load().workloads.asks_sha256_of(&origin);
         if asked && let Some(executable) = &mut origin.executable {
             executable.sha256 = self.sha256(exec, facts.file, &still);
         }
         origin
+    }
+
+    /// The argument vector; empty where it is not certain whose it is.
+    fn argv(&self, exec: ExecKey, still: impl Fn(u32) -> Option<Process>) -> Vec<String> {
+        let argv = self.claims.argv(exec.tgid);
+        match is_still(exec, still) {
+            true => argv,
+            false => Vec::new(),
+        }
     }
 
     /// Digest of what an execution runs; none where it is not certain.
@@ -212,10 +214,8 @@ impl Attestor {
 
     /// None if the process is not, or was not all the while, this execution.
     fn read(&self, exec: ExecKey, still: impl Fn(u32) -> Option<Process>) -> Option<Arc<Facts>> {
-        let looked_for = self
-            .looked_for
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        // Not held by a lock: what is read here need not answer.
+        let looked_for = self.looked_for.load_full();
         let named = &looked_for.executables;
         // What was read at execve comes first: a process may change what /proc
         // shows later (PR_SET_MM_MAP, as root of a user namespace).
@@ -239,7 +239,6 @@ impl Attestor {
             executable,
             file,
             ancestors: proc::ancestors(exec.tgid, path_of),
-            argv: proc::argv(exec.tgid),
         };
         is_still(exec, &still).then(|| Arc::new(facts))
     }

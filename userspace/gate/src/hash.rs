@@ -1,13 +1,12 @@
 use std::io::Read;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use crate::image::{FileKey, Image};
+use crate::bounded::Bounded;
+use crate::image::{FileKey, Image, Mount};
 
 /// Largest executable that is hashed, in bytes.
 const MAX_EXECUTABLE: u64 = 256 << 20;
@@ -23,7 +22,7 @@ const MAX_STUCK: usize = 16;
 pub(crate) struct Hashes {
     known: Cache<FileKey, [u8; 32]>,
     hashing: Mutex<()>,
-    reading: Arc<AtomicUsize>,
+    reading: Bounded,
 }
 
 /// Why an executable has no digest.
@@ -46,7 +45,7 @@ impl Hashes {
         Self {
             known: Cache::new(1024),
             hashing: Mutex::new(()),
-            reading: Arc::default(),
+            reading: Bounded::new(MAX_STUCK),
         }
     }
 
@@ -61,15 +60,14 @@ impl Hashes {
         let image = Image::of(tgid).map_err(|_| Unhashed::Gone)?;
         // Also before one that is known: what names a content here is what a
         // file system says.
-        if !image.is_on_a_mount_of_root(tgid) {
-            return Err(Unhashed::Mount);
-        }
+        let mount = image.mount_of_root(tgid).ok_or(Unhashed::Mount)?;
         let changed = executed.is_some_and(|executed| !image.is_unchanged_since(executed));
         if changed || !image.key().is_same_file(&file) {
             return Err(Unhashed::Changed);
         }
         let key = image.key();
-        if let Some(hash) = self.known.get(&key) {
+        let stamped = mount == Mount::Stamps;
+        if stamped && let Some(hash) = self.known.get(&key) {
             return Ok(hash);
         }
         if image.size() > MAX_EXECUTABLE {
@@ -92,28 +90,17 @@ impl Hashes {
             return Err(Unhashed::Changed);
         }
         // Not one that could be changed again without another time stamp.
-        if image.is_unchanged_since(SystemTime::now()) {
+        if stamped && image.is_unchanged_since(SystemTime::now()) {
             self.known.insert(key, hash);
         }
         Ok(hash)
     }
 
-    /// Reads in a thread of its own, since opening or reading can hang for ever;
-    /// that thread then hangs alone.
+    /// Opening or reading can hang for ever.
     fn read(&self, image: Image) -> Option<([u8; 32], Image)> {
-        let reading = Reading::begin(&self.reading)?;
         let deadline = Instant::now() + MAX_HASHING;
-        let (send, receive) = mpsc::channel();
-        let thread = std::thread::Builder::new()
-            .name("hash".into())
-            .spawn(move || {
-                let hash = hash(&image, deadline);
-                drop(reading);
-                // Who asked may have given up.
-                let _ = send.send(hash.map(|hash| (hash, image)));
-            });
-        thread.ok()?;
-        receive.recv_timeout(MAX_HASHING).ok()?
+        let read = move || hash(&image, deadline).map(|hash| (hash, image));
+        self.reading.run("hash", MAX_HASHING, read)?
     }
 }
 
@@ -127,36 +114,5 @@ fn hash(image: &Image, deadline: Instant) -> Option<[u8; 32]> {
             Ok(count) if Instant::now() < deadline => hasher.update(&buffer[..count]),
             Ok(_) | Err(_) => return None,
         }
-    }
-}
-
-/// One of those who read.
-struct Reading(Arc<AtomicUsize>);
-
-impl Reading {
-    fn begin(count: &Arc<AtomicUsize>) -> Option<Self> {
-        let reading = Self(count.clone());
-        (count.fetch_add(1, SeqCst) < MAX_STUCK).then_some(reading)
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_more_files_are_waited_for_than_may_hang() {
-        let count = Arc::default();
-        let held: Vec<_> = (0..MAX_STUCK).map(|_| Reading::begin(&count)).collect();
-        assert!(held.iter().all(Option::is_some));
-        assert!(Reading::begin(&count).is_none());
-        drop(held);
-        assert!(Reading::begin(&count).is_some());
     }
 }

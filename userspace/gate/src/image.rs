@@ -1,10 +1,13 @@
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead, BufReader};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, openat, statx};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, Statx, StatxFlags, StatxTimestamp, openat, openat2,
+    statx,
+};
 
 use crate::sys;
 
@@ -42,11 +45,20 @@ impl Image {
         Ok(Self { file, stat })
     }
 
-    /// Whether `path` leads to the same file. The path is asked for in full:
-    /// for one that root alone has put there.
+    /// Whether `path` of the host leads to the same file.
     pub(crate) fn is_at(&self, path: &Path) -> bool {
-        let flags = AtFlags::empty();
-        let there = statx(CWD, path, flags, StatxFlags::TYPE | StatxFlags::INO);
+        let there = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS);
+        there.is_ok_and(|there| self.key().is_same_file(&FileKey::of(&there)))
+    }
+
+    /// Whether `path` leads to the same file from `root`, without links.
+    pub(crate) fn is_below(&self, root: &OwnedFd, path: &Path) -> bool {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let within =
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let there = openat2(root, path, flags, Mode::empty(), within);
+        let there = there.map_err(io::Error::from);
+        let there = there.and_then(|there| what_is_known(&there));
         there.is_ok_and(|there| self.key().is_same_file(&FileKey::of(&there)))
     }
 
@@ -79,21 +91,26 @@ impl Image {
         what_is_known(&self.file).is_ok_and(|stat| FileKey::of(&stat) == self.key())
     }
 
-    /// Whether root has mounted what it is on, and the kernel itself answers for
-    /// that. Everybody can mount a file system in a user namespace of his own,
-    /// one that he answers for himself (FUSE) among them, and that says one thing
-    /// to the kernel that runs the file and another to who reads it.
-    pub(crate) fn is_on_a_mount_of_root(&self, tgid: u32) -> bool {
+    /// What root has mounted that it is on, if the kernel itself answers for that.
+    /// Everybody can mount a file system in a user namespace of his own, one that
+    /// he answers for himself (FUSE) among them, and that says one thing to the
+    /// kernel that runs the file and another to who reads it.
+    pub(crate) fn mount_of_root(&self, tgid: u32) -> Option<Mount> {
         let (major, minor) = self.key().device;
         let device = format!("{major}:{minor}");
-        let by_root = || -> io::Result<bool> {
-            let namespace = File::open(format!("/proc/{tgid}/ns/mnt"))?;
-            let own = Mounts::of(tgid)?;
-            Ok(sys::is_made_by_root(namespace)? && own.has_id(self.stat.stx_mnt_id))
+        let own = || -> io::Result<Option<Mount>> {
+            // Opened first: it stays that of the namespace that the process is in
+            // now, and nobody gets back from one of his own into one of root's.
+            let mounts = Mounts::of(tgid)?;
+            let by_root = sys::is_made_by_root(File::open(format!("/proc/{tgid}/ns/mnt"))?)?;
+            let id = self.stat.stx_mnt_id.to_string();
+            Ok(by_root
+                .then(|| mounts.find(|fields| fields[0] == id))
+                .flatten())
         };
         // A file system of the host is the same one in everybody's namespace.
-        let of_host = || Ok::<_, io::Error>(Mounts::of(1)?.has_device(&device));
-        by_root().unwrap_or(false) || of_host().unwrap_or(false)
+        let of_host = || Mounts::of(1).ok()?.find(|fields| fields[2] == device);
+        own().ok().flatten().or_else(of_host)
     }
 }
 
@@ -120,32 +137,47 @@ impl FileKey {
     }
 }
 
-/// The text of /proc/PID/mountinfo; see proc_pid_mountinfo(5).
-struct Mounts(String);
+/// A file system, by what its time stamps are worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mount {
+    /// Whatever changes a file changes its ctime.
+    Stamps,
+    /// Not what is written through a mapping (tmpfs), or not certainly.
+    Other,
+}
 
-impl Mounts {
+impl Mount {
+    /// None where a process answers for it: fuse, fuseblk, fuse.sshfs …
+    fn of(kind: &str) -> Option<Self> {
+        match kind {
+            "ext4" | "xfs" | "btrfs" => Some(Self::Stamps),
+            kind if kind.starts_with("fuse") => None,
+            _ => Some(Self::Other),
+        }
+    }
+}
+
+/// /proc/PID/mountinfo; see proc_pid_mountinfo(5).
+struct Mounts<R>(R);
+
+impl Mounts<BufReader<File>> {
+    /// Of the namespace that the process is in now.
     fn of(tgid: u32) -> io::Result<Self> {
-        std::fs::read_to_string(format!("/proc/{tgid}/mountinfo")).map(Self)
+        let file = File::open(format!("/proc/{tgid}/mountinfo"))?;
+        Ok(Self(BufReader::new(file)))
     }
+}
 
-    fn has_id(&self, id: u64) -> bool {
-        self.answered_by_the_kernel()
-            .any(|fields| fields[0].parse() == Ok(id))
-    }
-
-    fn has_device(&self, device: &str) -> bool {
-        self.answered_by_the_kernel()
-            .any(|fields| fields[2] == device)
-    }
-
-    /// The first fields of each mount that is not of a process's file system.
-    fn answered_by_the_kernel(&self) -> impl Iterator<Item = [&str; 3]> {
-        self.0.lines().filter_map(|line| {
+impl<R: BufRead> Mounts<R> {
+    /// The first one whose first fields are `wanted`.
+    fn find(self, wanted: impl Fn([&str; 3]) -> bool) -> Option<Mount> {
+        // What cannot be read is not there. A line at a time: there may be many.
+        self.0.lines().map_while(Result::ok).find_map(|line| {
             let (mount, file_system) = line.split_once(" - ")?;
             let mut fields = mount.split(' ');
             let fields = [fields.next()?, fields.next()?, fields.next()?];
-            // fuse, fuseblk, fuse.sshfs …
-            (!file_system.starts_with("fuse")).then_some(fields)
+            let kind = file_system.split(' ').next()?;
+            wanted(fields).then(|| Mount::of(kind)).flatten()
         })
     }
 }
@@ -156,17 +188,17 @@ mod tests {
 
     #[test]
     fn mounts_that_processes_answer_for_do_not_count() {
-        let mounts = Mounts(
-            "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n\
+        let text = "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n\
              30 22 0:26 / /home/a\\040b/m rw,nosuid - fuse.sshfs host: rw\n\
              31 22 0:27 / /mnt rw - fuse program rw\n\
-             32 22 0:28 / /run/o rw - overlay overlay rw,lowerdir=/x"
-                .into(),
-        );
-        let ids: Vec<u64> = (0..40).filter(|id| mounts.has_id(*id)).collect();
-        assert_eq!(ids, [22, 32]);
-        assert!(mounts.has_device("254:1") && mounts.has_device("0:28"));
-        assert!(!mounts.has_device("0:26") && !mounts.has_device("0:2"));
+             32 22 0:28 / /run/o rw - overlay overlay rw,lowerdir=/x";
+        let id = |id: &str| Mounts(text.as_bytes()).find(|fields| fields[0] == id);
+        assert_eq!(id("22"), Some(Mount::Stamps));
+        assert_eq!(id("32"), Some(Mount::Other));
+        assert_eq!([id("30"), id("31"), id("2")], [None; 3]);
+        let device = |device: &str| Mounts(text.as_bytes()).find(|fields| fields[2] == device);
+        assert_eq!(device("0:28"), Some(Mount::Other));
+        assert_eq!([device("0:26"), device("0:2")], [None; 2]);
     }
 
     #[test]
@@ -175,7 +207,7 @@ mod tests {
         let image = Image::of(own).unwrap();
         let path = std::env::current_exe().unwrap();
         assert!(image.is_at(&path) && !image.is_at(Path::new("/usr/bin/env")));
-        assert!(image.is_on_a_mount_of_root(own));
+        assert!(image.mount_of_root(own).is_some());
         assert!(image.is_as_it_was());
         assert!(image.is_unchanged_since(SystemTime::now()));
         assert!(!image.is_unchanged_since(SystemTime::UNIX_EPOCH));

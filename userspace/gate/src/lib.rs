@@ -17,6 +17,8 @@
 //! earlier    connections that were there before the programs
 //! execs      each new image, looked at as it starts
 //! proc       what /proc says
+//! claim      what a process says of itself
+//! bounded    threads for what may never return
 //! image      the file that a process runs
 //! hash       what an executable contains
 //! cgroup     the hierarchy, and paths by id
@@ -28,7 +30,9 @@
 
 mod attach;
 mod attest;
+mod bounded;
 mod cgroup;
+mod claim;
 mod dial;
 mod earlier;
 mod execs;

@@ -309,7 +309,9 @@ fn packets() -> Check {
 /// kernel's.
 fn guests() -> Check {
     /// Beginnings of the names of what runs them, as the kernel cuts them.
-    const MONITORS: [&str; 6] = [
+    const MONITORS: [&str; 8] = [
+        "kvm",
+        "qemu-kvm",
         "firecracker",
         "qemu-system-",
         "cloud-hyperviso",

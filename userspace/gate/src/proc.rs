@@ -4,9 +4,11 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use lockgate_identity::Ancestor;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use crate::image::Image;
 use crate::sys;
@@ -97,21 +99,23 @@ fn is_that_file(tgid: u32, path: &Path) -> bool {
     let Ok(runs) = Image::of(tgid) else {
         return false;
     };
-    runs.is_at(path) || inside(tgid, path).is_ok_and(|path| runs.is_at(&path))
+    runs.is_at(path) || root_of(tgid).is_ok_and(|root| runs.is_below(&root, path))
 }
 
-/// Where to look `path` up as `tgid` would, if root alone has said what it finds
+/// The root that `tgid` looks paths up from, if root alone has said what it finds
 /// there: neither its mount namespace nor, by chroot, its root is of its own
 /// making.
-fn inside(tgid: u32, path: &Path) -> std::io::Result<PathBuf> {
+fn root_of(tgid: u32) -> std::io::Result<OwnedFd> {
     let of = |kind: &str| format!("/proc/{tgid}/ns/{kind}");
+    // Opened before it is asked whose it is: nobody gets back into a namespace of
+    // root's from one of his own, so what holds afterwards held here.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(CWD, format!("/proc/{tgid}/root"), flags, Mode::empty())?;
     let is_ours = std::fs::read_link(of("user"))? == std::fs::read_link("/proc/self/ns/user")?;
     if !is_ours || !sys::is_made_by_root(File::open(of("mnt"))?)? {
         return Err(std::io::ErrorKind::PermissionDenied.into());
     }
-    // The kernel names an executable without links, so there is none on the way
-    // that could lead out again.
-    Ok(format!("/proc/{tgid}/root{}", path.display()).into())
+    Ok(root)
 }
 
 /// Records and policies are text. A path that is not UTF-8 gets replacement
@@ -123,11 +127,12 @@ fn readable(path: PathBuf) -> PathBuf {
     }
 }
 
+/// From `status`, which does not look at each thread, as `stat` does.
 fn parent(tgid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{tgid}/stat")).ok()?;
-    // The name in parentheses may hold anything, parentheses included.
-    let (_, rest) = stat.rsplit_once(')')?;
-    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+    let status = std::fs::read_to_string(format!("/proc/{tgid}/status")).ok()?;
+    // What the process calls itself comes before, with line breaks written out.
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl Summary {
         let (limited, open) = (count(State::Limited), count(State::Open));
         let broken = count(State::Broken);
         let (grade, meaning) = match (broken, open, limited) {
-            (0, 0, 0) => ('A', "every way around that lockgate knows of is closed"),
+            (0, 0, 0) => ('A', "nothing that was looked at is open"),
             (0, 0, _) => ('B', "no way around is open to a process without rights"),
             (0, _, _) => ('C', "a way around is open to a process without rights"),
             _ => ('F', "lockgate cannot run here"),
@@ -78,6 +78,7 @@ pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
     let parsed: Option<Config> = toml::from_str(&text).ok();
     let agent = parsed.as_ref().map(|parsed| parsed.agent.clone());
     let agent = agent.unwrap_or_default();
+    lines.extend(part_of_the_host(parsed.as_ref()));
     lines.extend(users(&agent));
     lines.extend(local_servers());
     lines.extend(listeners::beside(parsed.as_ref()));
@@ -134,6 +135,18 @@ pub(crate) fn doctor(config: &Path, json: Json) -> anyhow::Result<Exit> {
     Ok(match summary.broken {
         0 => Exit::Yes,
         _ => Exit::No,
+    })
+}
+
+/// A cgroup that is configured leaves the others out.
+fn part_of_the_host(config: Option<&Config>) -> Option<Line> {
+    let cgroup = config?.kernel.cgroup.as_deref()?;
+    let is_root = lockgate_gate::v2_root().is_ok_and(|root| root == cgroup);
+    (!is_root).then(|| Line {
+        name: "kernel.cgroup".into(),
+        state: State::Open,
+        found: format!("only processes in {} are intercepted", cgroup.display()),
+        advice: "take `cgroup` out of [kernel], so that all processes of the host are".into(),
     })
 }
 
