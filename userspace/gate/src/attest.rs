@@ -29,6 +29,7 @@ pub struct Attestor {
     hashes: Hashes,
     looked_for: ArcSwap<LookedFor>,
     claims: Claims,
+    said: Cache<ExecKey, Arc<[String]>>,
 }
 
 /// What workloads are named by.
@@ -63,6 +64,7 @@ impl Attestor {
             hashes: Hashes::new(),
             looked_for: ArcSwap::default(),
             claims: Claims::default(),
+            said: Cache::new(KEPT),
         }
     }
 
@@ -139,11 +141,15 @@ impl Attestor {
 
     /// The argument vector; empty where it is not certain whose it is.
     fn argv(&self, exec: ExecKey, still: impl Fn(u32) -> Option<Process>) -> Vec<String> {
-        let argv = self.claims.argv(exec.tgid);
-        match is_still(exec, still) {
-            true => argv,
-            false => Vec::new(),
+        if let Some(known) = self.said.get(&exec) {
+            return known.to_vec();
         }
+        let argv = self.claims.argv(exec.tgid);
+        if !is_still(exec, still) {
+            return Vec::new();
+        }
+        self.said.insert(exec, argv.clone().into());
+        argv
     }
 
     /// Digest of what an execution runs; none where it is not certain.

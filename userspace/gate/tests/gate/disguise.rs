@@ -356,6 +356,92 @@ fn what_a_process_makes_of_its_own_executable_does_not_count() {
     }
 }
 
+/// On tmpfs a file can change without another time stamp: through a mapping whose
+/// pages were read before they are written.
+#[test]
+fn a_digest_is_of_what_runs_now() {
+    let workloads = format!(
+        "[[workload]]\nname = 'hashed'\nuser = '0'\nsha256 = '{}'\n",
+        "0".repeat(64)
+    );
+    let mut stage = Stage::new("127.0.0.104:5432", &workloads);
+    let _mounted = Tmpfs::new(stage.path("memory"));
+    let python = fs::canonicalize("/usr/bin/python3").unwrap();
+    let program = stage.path("memory/python");
+    // Something behind what is run.
+    let mut content = fs::read(&python).unwrap();
+    content.extend([0; 4096]);
+    fs::write(&program, &content).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let client = "import socket;socket.create_connection(('127.0.0.104',5432)).recv(1)";
+    let change = format!(
+        "import mmap
+with open('{}','r+b') as f:
+    m=mmap.mmap(f.fileno(),0); m[:]; m[-1]=1; m.close()",
+        program.display()
+    );
+    let mut digests = Vec::new();
+    for _ in 0..2 {
+        std::thread::sleep(Duration::from_millis(100));
+        let script = format!("exec {} -c \"{client}\"", program.display());
+        let mut child = stage.run(&script);
+        let (origin, _) = stage.next();
+        child.0.wait().unwrap();
+        let summed = Command::new("sha256sum").arg(&program).output().unwrap();
+        let summed = String::from_utf8(summed.stdout).unwrap();
+        let digest = origin.executable.unwrap().sha256.unwrap();
+        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, summed[..64]);
+        digests.push(digest);
+        let changed = Command::new(&python).args(["-c", &change]).status();
+        assert!(changed.unwrap().success());
+    }
+    assert_ne!(digests[0], digests[1]);
+}
+
+/// A file system in memory, until it is dropped.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn new(path: PathBuf) -> Self {
+        fs::create_dir(&path).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "tmpfs"])
+            .arg(&path)
+            .status();
+        assert!(mounted.unwrap().success());
+        Self(path)
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A thread that is not the first one takes that one's number by execve; what was
+/// kept of its own goes.
+#[test]
+fn an_execve_of_any_thread_leaves_nothing_behind() {
+    let mut stage = Stage::new("127.0.0.105:5432", "");
+    let script = "
+import os,threading
+def go():
+    print(threading.get_native_id(), flush=True)
+    os.execv('/usr/bin/python3', ['python3', '-c', 'import socket;socket.create_connection((\"127.0.0.105\",5432)).recv(1)'])
+threading.Thread(target=go).start()
+";
+    fs::write(stage.path("thread.py"), script).unwrap();
+    let mut child = stage.run("exec /usr/bin/python3 thread.py");
+    let thread: u32 = child.line().parse().unwrap();
+    let (origin, _) = stage.next();
+    assert_eq!(origin.tgid, child.0.id());
+    assert_ne!(origin.tgid, thread);
+    assert_eq!(origin.argv[1], "-c");
+    assert_eq!(stage.field.kernel.processes()(thread), None);
+}
+
 /// A pid that is used again is not the process that had it.
 #[test]
 fn a_pid_that_is_used_again_is_another_process() {

@@ -258,9 +258,30 @@ for _ in range(3): socket.create_connection(('127.0.0.96',5432),timeout=5).recv(
         }
         client.write_all(b"x").unwrap();
     }
+    child.wait_with_output().unwrap();
     // What it did while it was not there could have been anybody's.
     let expected = [("job", true), ("unknown", false), ("job", true)];
     assert_eq!(seen, expected.map(|(name, known)| (name.to_owned(), known)));
+
+    // Nor are children that it makes meanwhile lost for good.
+    let child = gate.ground.spawn(
+        "import os,socket
+socket.create_connection(('127.0.0.96',5432),timeout=5).recv(1)
+if os.fork() == 0:
+ for _ in range(2): socket.create_connection(('127.0.0.96',5432),timeout=5).recv(1)
+ os._exit(0)
+os.wait()",
+    );
+    let mut seen = Vec::new();
+    for turn in 0..3 {
+        let (_, workload, _, mut client) = accepted(&proxy).await;
+        seen.push(workload);
+        if turn == 0 {
+            processes.remove(&child.id()).unwrap();
+        }
+        client.write_all(b"x").unwrap();
+    }
+    assert_eq!(seen, ["job", "unknown", "job"]);
     child.wait_with_output().unwrap();
 }
 
