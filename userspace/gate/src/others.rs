@@ -42,7 +42,11 @@ pub fn behind(cgroup: &Path) -> std::io::Result<Vec<String>> {
 }
 
 /// Cgroups at or below `root` with somebody else's filter of what leaves.
-pub fn filtering(root: &Path) -> Vec<String> {
+///
+/// # Errors
+/// Without the right to ask.
+pub fn filtering(root: &Path) -> std::io::Result<Vec<String>> {
+    sys::attached_to(File::open(root)?, EGRESS)?;
     let names = names();
     let mut found = Vec::new();
     let mut waiting = vec![root.to_owned()];
@@ -52,6 +56,7 @@ pub fn filtering(root: &Path) -> Vec<String> {
     {
         looked_at += 1;
         let attached = File::open(&cgroup).and_then(|folder| sys::attached_to(folder, EGRESS));
+        // One that may be asked and is not there any more has none.
         let others = attached.unwrap_or_default();
         if others.iter().any(|id| !named(&names, *id).starts_with(OWN)) {
             let below = cgroup.strip_prefix(root).unwrap_or(&cgroup);
@@ -60,7 +65,7 @@ pub fn filtering(root: &Path) -> Vec<String> {
         waiting.extend(children(&cgroup));
     }
     found.sort();
-    found
+    Ok(found)
 }
 
 fn children(cgroup: &Path) -> impl Iterator<Item = PathBuf> {

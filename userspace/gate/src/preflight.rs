@@ -368,19 +368,21 @@ fn beside() -> Check {
 
 /// Filters that take lockgate's listener for the destination.
 fn filters() -> Check {
-    let cgroups = others::filtering(&crate::v2_root().unwrap_or_default());
     const SHOWN: usize = 5;
-    let shown: Vec<String> = cgroups.iter().take(SHOWN).cloned().collect();
+    let (state, found) = match others::filtering(&crate::v2_root().unwrap_or_default()) {
+        Ok(cgroups) if cgroups.is_empty() => (State::Good, "no cgroup filters packets".into()),
+        Ok(cgroups) => {
+            let shown: Vec<&str> = cgroups.iter().take(SHOWN).map(String::as_str).collect();
+            let count = cgroups.len();
+            let found = format!("{count} cgroups filter packets: {}", shown.join(", "));
+            (State::Limited, found)
+        }
+        Err(error) => (State::Limited, format!("unknown ({error})")),
+    };
     Check {
         name: "address filters",
-        state: match cgroups.is_empty() {
-            true => State::Good,
-            false => State::Limited,
-        },
-        found: match cgroups.len() {
-            0 => "no cgroup filters packets".into(),
-            count => format!("{count} cgroups filter packets: {}", shown.join(", ")),
-        },
+        state,
+        found,
         advice: "a redirected connection goes to 127.0.0.1 or ::1 for such a filter: where it is systemd's IPAddressDeny=, add IPAddressAllow=localhost; what it denies of the server's address, deny by policy".into(),
     }
 }

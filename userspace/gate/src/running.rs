@@ -94,9 +94,8 @@ impl Running {
         if is_more {
             self.end_earlier();
         }
-        if self.bundle.config.workloads != bundle.config.workloads {
-            self.attestor.look_for(&workloads);
-        }
+        // Also where the entries are the same: a user may have another uid.
+        self.attestor.look_for(&workloads);
         if self.bundle.config.kernel != bundle.config.kernel {
             tracing::warn!("changes of [kernel] take effect at the next start");
         }

@@ -59,7 +59,6 @@ pub(crate) fn open_cgroup(mount: impl AsFd, id: u64) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// CLOCK_MONOTONIC in nanoseconds, the clock of `bpf_ktime_get_ns`.
 /// Ids of the programs that are attached to a cgroup itself, in the order in
 /// which they run (`BPF_PROG_QUERY`). Needs CAP_NET_ADMIN or CAP_SYS_ADMIN.
 pub(crate) fn attached_to(cgroup: impl AsFd, attach_type: u32) -> io::Result<Vec<u32>> {
@@ -113,6 +112,7 @@ pub(crate) fn go_first() {
     }
 }
 
+/// CLOCK_MONOTONIC in nanoseconds, the clock of `bpf_ktime_get_ns`.
 pub(crate) fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use lockgate_command::{Access, Resource, ResourceKind, Verb};
 
-use super::{CopyOut, Resolved, Resolver, SearchPath, SessionNames, all_on};
+use super::relations::all_on;
+use super::{CopyOut, Resolved, Resolver, SearchPath, SessionNames};
 use crate::analysis::{Analysis, Facts};
 use crate::catalogue::{Catalogue, Relation, RelationKind, is_system};
 use crate::lineage::{self, Lineage, Root, Table, TableColumn, Tables, Traced, Unsure};
