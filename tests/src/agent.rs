@@ -151,17 +151,7 @@ impl Agent {
             .spawn()
             .context("target/release/lockgate; run `cargo build --release`")?;
         self.process = Some(process);
-        let is_ready = |status: &Value| status["gate"]["lease_held"] == true;
-        // One that cannot start says so at once.
-        let deadline = Instant::now() + Duration::from_secs(15);
-        while !self.status().is_ok_and(|status| is_ready(&status)) {
-            let ended = self.process.as_mut().and_then(|it| it.try_wait().ok()?);
-            if ended.is_some() || Instant::now() > deadline {
-                bail!("the agent is not ready; its log:\n{}", self.log());
-            }
-            std::thread::sleep(Duration::from_millis(30));
-        }
-        Ok(())
+        self.wait_until("ready", |status| status["gate"]["lease_held"] == true)
     }
 
     /// Waits until its status is as `wanted`, for ten seconds.
@@ -173,11 +163,19 @@ impl Agent {
             {
                 return Ok(());
             }
-            if Instant::now() > deadline {
+            // One that cannot start says so at once.
+            if self.has_ended() || Instant::now() > deadline {
                 bail!("the agent is not {what}; its log:\n{}", self.log());
             }
             std::thread::sleep(Duration::from_millis(30));
         }
+    }
+
+    /// Whether it waits to be reaped.
+    fn has_ended(&self) -> bool {
+        let stat = |process: &Child| fs::read_to_string(format!("/proc/{}/stat", process.id()));
+        let stat = self.process.as_ref().and_then(|process| stat(process).ok());
+        stat.is_some_and(|stat| stat.contains(") Z "))
     }
 
     /// Its file.

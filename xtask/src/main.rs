@@ -3,6 +3,7 @@
 //! `cargo xtask demo` and `cargo xtask test`.
 #![forbid(unsafe_code)]
 
+mod apt;
 mod bench;
 mod demo;
 mod dist;

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, bail};
 use lockgate_tests::{root, run as output};
 
-use crate::{ebpf, step};
+use crate::{apt, ebpf, step};
 
 mod go;
 mod regress;
@@ -171,17 +171,12 @@ fn packages() -> Result<()> {
     }
     eprintln!("[xtask] apt-get will install: {}", missing.join(" "));
     eprintln!("[xtask] Debian may start servers of these; nothing here uses those or stops them.");
-    let apt = || {
-        let mut apt = Command::new("apt-get");
-        apt.env("DEBIAN_FRONTEND", "noninteractive");
-        apt
-    };
     step::timed("apt-get update", || {
-        step::quiet(apt().args(["update", "-q"]))
+        step::quiet(apt::get().args(["update", "-q"]))
     })?;
     step::timed("apt-get install", || {
         let options = ["install", "-y", "-q", "--no-install-recommends"];
-        step::quiet(apt().args(options).args(&missing))
+        step::quiet(apt::get().args(options).args(&missing))
     })
 }
 

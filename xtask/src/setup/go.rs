@@ -1,13 +1,11 @@
 //! Go and pgx, from Debian's packages and unpacked beside the other drivers:
 //! installed, they would bring some seventy more, systemd's newest among them.
 
-use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::Result;
 
-use crate::step;
+use crate::apt;
 
 /// The compiler, pgx, and what pgx is built from.
 pub const PACKAGES: &[&str] = &[
@@ -28,23 +26,5 @@ pub const PACKAGES: &[&str] = &[
 
 /// Unpacks them into `folder`, as if it were the root of the file system.
 pub fn fetch(folder: &Path) -> Result<()> {
-    let packages = folder.join("packages");
-    let _ = fs::remove_dir_all(&packages);
-    fs::create_dir_all(&packages)?;
-    let download = || {
-        let mut apt = Command::new("apt-get");
-        // As root: apt's own user may not write into a contributor's folder.
-        apt.args(["download", "-q", "-o", "APT::Sandbox::User=root"]);
-        step::quiet(apt.args(PACKAGES).current_dir(&packages))
-    };
-    // Lists that are old, or that an image was made without, know of none.
-    if download().is_err() {
-        step::quiet(Command::new("apt-get").args(["update", "-q"]))?;
-        download()?;
-    }
-    for package in fs::read_dir(&packages)? {
-        let mut dpkg = Command::new("dpkg-deb");
-        step::quiet(dpkg.arg("-x").arg(package?.path()).arg(folder))?;
-    }
-    Ok(fs::remove_dir_all(&packages)?)
+    apt::unpack(folder, |at| apt::updated(|| apt::download(PACKAGES, at)))
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use lockgate_tests::{Output, run as output};
 
-use crate::step;
+use crate::apt;
 
 /// A kernel with its modules.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Kernel {
 pub fn kernel(folder: &Path, series: &str) -> Result<Kernel> {
     let into = folder.join(format!("linux-{series}"));
     if !into.exists() {
-        let packages = updated(|| {
+        let packages = apt::updated(|| {
             let found = candidates(series)?;
             (!found.is_empty()).then_some(found).with_context(|| {
                 format!(
@@ -31,7 +31,9 @@ pub fn kernel(folder: &Path, series: &str) -> Result<Kernel> {
                 )
             })
         })?;
-        fetch(&into, |at| updated(|| download(&packages[0], at)))?;
+        apt::unpack(&into, |at| {
+            apt::updated(|| apt::download(&[&packages[0]], at))
+        })?;
     }
     Ok(Kernel {
         image: entry(&into.join("boot"), "vmlinuz-")?,
@@ -43,7 +45,9 @@ pub fn kernel(folder: &Path, series: &str) -> Result<Kernel> {
 pub fn busybox(folder: &Path) -> Result<PathBuf> {
     let into = folder.join("busybox");
     if !into.exists() {
-        fetch(&into, |at| updated(|| download("busybox-static", at)))?;
+        apt::unpack(&into, |at| {
+            apt::updated(|| apt::download(&["busybox-static"], at))
+        })?;
     }
     Ok(into.join("bin/busybox"))
 }
@@ -57,8 +61,8 @@ pub fn qemu(folder: &Path) -> Result<Vec<String>> {
     let into = folder.join("qemu");
     if !into.exists() {
         eprintln!("[xtask] into {}, and nowhere else: qemu", into.display());
-        fetch(&into, |at| {
-            updated(|| download_with_needs("qemu-system-x86", at))
+        apt::unpack(&into, |at| {
+            apt::updated(|| apt::download_with_needs("qemu-system-x86", at))
         })?;
     }
     let text = |path: &str| into.join(path).display().to_string();
@@ -71,28 +75,6 @@ pub fn qemu(folder: &Path) -> Result<Vec<String>> {
         words.extend(["-L".into(), text(data)]);
     }
     Ok(words)
-}
-
-/// Once more with new lists where the lists are missing or old.
-fn updated<T>(attempt: impl Fn() -> Result<T>) -> Result<T> {
-    if let Ok(done) = attempt() {
-        return Ok(done);
-    }
-    step::quiet(apt_get().args(["update", "-q"]))?;
-    attempt()
-}
-
-fn apt_get() -> Command {
-    let mut apt = Command::new("apt-get");
-    apt.env("DEBIAN_FRONTEND", "noninteractive");
-    // As root, since the folder may be out of reach for apt's own user.
-    apt.args([
-        "-o",
-        "APT::Sandbox::User=root",
-        "-o",
-        "DPkg::Lock::Timeout=120",
-    ]);
-    apt
 }
 
 /// Packages of the series, the newest first.
@@ -126,41 +108,6 @@ fn sources() -> Result<String> {
         return Ok("no source at all: /etc/apt names none, or none answered".into());
     }
     Ok(sources.join("\n"))
-}
-
-fn download(package: &str, at: &Path) -> Result<()> {
-    step::quiet(apt_get().args(["download", "-q", package]).current_dir(at))
-}
-
-/// With whatever it needs that this machine does not have.
-fn download_with_needs(package: &str, at: &Path) -> Result<()> {
-    fs::create_dir_all(at.join("partial"))?;
-    let archives = format!("Dir::Cache::archives={}", at.display());
-    let only = ["install", "-y", "-q", "--download-only"];
-    step::quiet(
-        apt_get()
-            .args(["-o", &archives])
-            .args(only)
-            .args(["--no-install-recommends", package]),
-    )
-}
-
-/// Unpacks what `download` brings. Renamed when whole, so that an interrupted
-/// one is begun anew.
-fn fetch(into: &Path, download: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let part = into.with_extension("part");
-    let packages = part.join("packages");
-    let _ = fs::remove_dir_all(&part);
-    fs::create_dir_all(&packages)?;
-    download(&packages)?;
-    for entry in fs::read_dir(&packages)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|it| it == "deb") {
-            step::quiet(Command::new("dpkg-deb").arg("-x").arg(&path).arg(&part))?;
-        }
-    }
-    fs::remove_dir_all(&packages)?;
-    Ok(fs::rename(&part, into)?)
 }
 
 /// The entry of a folder with such a beginning.

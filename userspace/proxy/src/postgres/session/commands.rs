@@ -323,7 +323,11 @@ impl Session {
             Verdict::Allow => Ok(None),
             // People are not asked yet, so there is nobody to wait for.
             Verdict::Deny(denial) | Verdict::Hold(denial) => Err(denial),
-            Verdict::Mask(_) => permit,
+            // Never as it is, whatever was thought before.
+            Verdict::Mask(_) => permit.and_then(|masked| {
+                let masked = masked.ok_or_else(|| Arc::new(unmaskable()));
+                masked.map(Some)
+            }),
         };
         Ok((ruling.ticket.0, verdict))
     }
